@@ -1,0 +1,76 @@
+//! A community bootstrap for Meshwork.
+//!
+//! It tells devices the address they are seen at, and lets devices of one mesh find each other
+//! again after all of them have moved. It carries no content, and any number of bootstraps can
+//! stand in for one another.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use meshwork_host::program::{self, Options, Program};
+
+const PROGRAM: Program = Program { name: "mesh-bootstrap", version: env!("CARGO_PKG_VERSION") };
+
+/// A community bootstrap for Meshwork.
+///
+/// It is to tell devices the address they are seen at, and to let devices of one mesh find each other.
+/// This version starts, listens, tells its health and stops cleanly; it helps nobody yet.
+#[derive(Debug, Parser)]
+#[command(name = PROGRAM.name, version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run until SIGTERM or SIGINT.
+    Run(Run),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Settings not given here are read from config.toml in the home directory, where an unknown key is an error."
+)]
+struct Run {
+    /// Directory of the identity and config.toml; made with mode 0700 if missing.
+    #[arg(long, value_name = "DIR")]
+    home: PathBuf,
+
+    /// Where to listen, for QUIC (UDP) and TCP at the same port; may be given more than once
+    /// [default: 0.0.0.0:4001 and [::]:4001].
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Vec<SocketAddr>,
+
+    /// Where to answer /healthz and /readyz: a loopback address or the absolute path of a socket
+    /// [default: nowhere].
+    #[arg(long, value_name = "IP:PORT|PATH")]
+    health: Option<String>,
+
+    /// What to log, such as `info` or `info,meshwork_host=debug`. The variables MESHWORK_LOG and
+    /// RUST_LOG win over it [default: info].
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+
+    /// Log one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Command::Run(run) = Cli::parse().command;
+    let options = Options { home: run.home, listen: run.listen, health: run.health, log: run.log, json: run.json };
+    let ended = program::run(PROGRAM, options, |network| {
+        network.everyone = true;
+        network.mdns = false;
+    })
+    .await;
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error}", PROGRAM.name);
+            ExitCode::FAILURE
+        }
+    }
+}

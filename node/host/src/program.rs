@@ -1,0 +1,209 @@
+//! The life of a server program (a relay, a bootstrap): configuration, lock, identity, network,
+//! health, and a clean stop.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::{
+    config::{self, ConfigError, Table},
+    entropy::entropy,
+    health::{Health, HealthAddress, HealthAddressError, HealthServer},
+    identity::{HomeLock, Identity, IdentityError, LockError},
+    supervise::{Stop, SuperviseError, Supervisor},
+    swarm::{Network, NetworkConfig, NetworkEvent, NetworkHandle, StartError},
+    telemetry::{self, LogConfig, LogTarget, TelemetryError},
+};
+
+/// Name of the configuration file in the home directory.
+pub const CONFIG_FILE: &str = "config.toml";
+
+/// Connections that a public server holds at one time unless configured otherwise.
+const CONNECTIONS: u32 = 2048;
+
+/// Which program this is.
+#[derive(Debug, Clone, Copy)]
+pub struct Program {
+    /// As the command is called, `mesh-relay`.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+}
+
+/// What the command line says. `None` and empty leave the configuration file or the default in place.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Directory of the identity and the configuration; made if missing.
+    pub home: PathBuf,
+    /// Where to listen, UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// Where to answer health probes, `ip:port` of the loopback interface or the path of a socket.
+    pub health: Option<String>,
+    /// Log filter.
+    pub log: Option<String>,
+    /// Whether to log JSON.
+    pub json: bool,
+}
+
+/// The configuration file of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ServerConfig {
+    listen: Vec<SocketAddr>,
+    health: Option<String>,
+    max_connections: u32,
+    log: LogSection,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct LogSection {
+    filter: String,
+    json: bool,
+    file: Option<PathBuf>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        let listen = vec![([0, 0, 0, 0], 4001).into(), ([0u16; 8], 4001).into()];
+        Self { listen, health: None, max_connections: CONNECTIONS, log: LogSection::default() }
+    }
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self { filter: LogConfig::default().filter, json: false, file: None }
+    }
+}
+
+/// A server program ended with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// Its configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Health cannot be served there.
+    #[error("health address: {0}")]
+    HealthAddress(#[from] HealthAddressError),
+    /// Health cannot be served there now.
+    #[error("health at {address}: {source}")]
+    Health {
+        /// As configured.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Logging cannot be set up.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The home directory is in use or not private.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The identity cannot be read or made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The network did not start.
+    #[error(transparent)]
+    Network(#[from] StartError),
+    /// It failed while it ran.
+    #[error(transparent)]
+    Supervise(#[from] SuperviseError),
+}
+
+/// Runs a server until SIGTERM, SIGINT or a failure.
+///
+/// `customise` sets what kind of server the network makes.
+pub async fn run(
+    program: Program,
+    options: Options,
+    customise: impl FnOnce(&mut NetworkConfig),
+) -> Result<(), ProgramError> {
+    let config: ServerConfig = config::load(&options.home.join(CONFIG_FILE), flags(&options))?;
+    let health_address: Option<HealthAddress> = config.health.as_deref().map(str::parse).transpose()?;
+    let target = config.log.file.clone().map_or(LogTarget::Stderr, LogTarget::File);
+    telemetry::start(&LogConfig { filter: config.log.filter.clone(), json: config.log.json, target })?;
+    let lock = HomeLock::acquire(&options.home)?;
+    let identity = Identity::load_or_create(lock.home(), &mut entropy())?;
+    let mut network = NetworkConfig::new(identity.device_secret().clone());
+    network.listen = config.listen;
+    network.max_connections = config.max_connections;
+    network.agent = format!("{}/{}", program.name, program.version);
+    customise(&mut network);
+    let health = Health::new(program.name, program.version);
+    let mut supervisor = Supervisor::new();
+    if let Some(address) = health_address {
+        let server = HealthServer::bind(&address, health.clone()).await;
+        let server = server.map_err(|source| ProgramError::Health { address: address.to_string(), source })?;
+        if let Some(bound) = server.tcp_address() {
+            tracing::info!(address = %bound, "health");
+        }
+        let stop = supervisor.stop();
+        supervisor.spawn("health", async move { Ok(server.serve(stop).await?) });
+    }
+    let (handle, events) = Network::start(network)?;
+    tracing::info!(program = program.name, version = program.version, device = %handle.device(), "started");
+    supervisor.spawn("network", follow(handle, events, health, supervisor.stop()));
+    let ended = supervisor.run().await;
+    drop(lock);
+    tracing::info!("stopped");
+    Ok(ended?)
+}
+
+/// Logs what the network does until it is time to stop it.
+async fn follow(
+    handle: NetworkHandle,
+    mut events: mpsc::Receiver<NetworkEvent>,
+    health: Health,
+    stop: Stop,
+) -> Result<(), crate::supervise::TaskError> {
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => note(event, &handle, &health),
+                None => return Err("network stopped".into()),
+            },
+            () = stop.requested() => break,
+        }
+    }
+    health.set_unready("stopping");
+    handle.shutdown().await;
+    Ok(())
+}
+
+fn note(event: NetworkEvent, handle: &NetworkHandle, health: &Health) {
+    match event {
+        NetworkEvent::Listening { address } => {
+            tracing::info!(address = %address.with_device(&handle.device()), "listening");
+            health.set_ready();
+        }
+        NetworkEvent::NotListening { address } => tracing::info!(%address, "no longer listening"),
+        NetworkEvent::PeerUp { device, path } => tracing::debug!(%device, %path, "peer is up"),
+        NetworkEvent::PeerDown { device, reason } => tracing::debug!(%device, ?reason, "peer is down"),
+        NetworkEvent::Refused { device, address, reason } => tracing::debug!(?device, address, reason, "refused"),
+        NetworkEvent::Stream { device, protocol, .. } => tracing::debug!(%device, protocol, "stream refused"),
+        NetworkEvent::Discovered { .. } => {}
+    }
+}
+
+fn flags(options: &Options) -> Table {
+    let mut flags = Table::new();
+    if !options.listen.is_empty() {
+        let listen: Vec<String> = options.listen.iter().map(SocketAddr::to_string).collect();
+        flags.insert("listen".into(), listen.into());
+    }
+    if let Some(health) = &options.health {
+        flags.insert("health".into(), health.clone().into());
+    }
+    let mut log = Table::new();
+    if let Some(filter) = &options.log {
+        log.insert("filter".into(), filter.clone().into());
+    }
+    if options.json {
+        log.insert("json".into(), true.into());
+    }
+    if !log.is_empty() {
+        flags.insert("log".into(), log.into());
+    }
+    flags
+}

@@ -1,0 +1,403 @@
+//! The network of a node: one libp2p swarm, owned by one task that never waits for anything but its
+//! inputs. No libp2p type is visible outside; peers are [`DeviceId`]s, protocols are names and streams
+//! are `AsyncRead + AsyncWrite`.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant, SystemTime},
+};
+
+use libp2p::identity::Keypair;
+use meshwork_protocol::id::DeviceId;
+use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
+
+mod behaviour;
+mod choice;
+mod dials;
+mod gate;
+mod handler;
+mod listen;
+mod outbox;
+mod redial;
+mod router;
+mod stream;
+mod streams;
+mod task;
+#[cfg(test)]
+mod tests;
+
+pub use crate::address::{Address, ParseAddressError, Path};
+pub use stream::Stream;
+
+/// Commands on their way to the swarm task; callers wait for room.
+const COMMANDS: usize = 128;
+
+/// Events on their way to the node before they wait in the task.
+const EVENTS: usize = 128;
+
+/// Connections of a peer on which a stream is tried, one after the other, when they break meanwhile.
+const OPEN_ATTEMPTS: usize = 3;
+
+/// What a node wants from its network.
+pub struct NetworkConfig {
+    /// Ed25519 secret of the device. The device id is its public key.
+    pub device_secret: Zeroizing<[u8; 32]>,
+    /// Where to listen, each for QUIC (UDP) and TCP at the same port. Port 0 takes a free port, the same
+    /// for all entries that say 0.
+    pub listen: Vec<SocketAddr>,
+    /// Whether to find devices on the local network and be found there.
+    pub mdns: bool,
+    /// Stream protocols for allowed devices, `/name/version`.
+    pub protocols: Vec<&'static str>,
+    /// Stream protocols that unknown devices may open too, while pairing is open.
+    pub pairing_protocols: Vec<&'static str>,
+    /// Program name and version, told to peers.
+    pub agent: String,
+    /// Connections at one time.
+    pub max_connections: u32,
+    /// Streams of one device and protocol that may wait to be taken up; one more is reset.
+    pub accept_queue: usize,
+    /// How long a device that is not allowed may stay connected for pairing.
+    pub pairing_time: Duration,
+    /// Admits every device as if it were allowed: for public relays and bootstraps.
+    pub everyone: bool,
+}
+
+impl NetworkConfig {
+    /// The defaults of a device: all interfaces, a free port, local discovery on, no protocols.
+    pub fn new(device_secret: Zeroizing<[u8; 32]>) -> Self {
+        Self {
+            device_secret,
+            listen: vec![(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()],
+            mdns: true,
+            protocols: Vec::new(),
+            pairing_protocols: Vec::new(),
+            agent: concat!("meshwork/", env!("CARGO_PKG_VERSION")).into(),
+            max_connections: 128,
+            accept_queue: 32,
+            pairing_time: Duration::from_secs(30),
+            everyone: false,
+        }
+    }
+}
+
+/// The network did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The device secret is not one.
+    #[error("device key is not usable")]
+    Key,
+    /// A protocol name does not begin with a slash.
+    #[error("protocol name {0:?} must begin with a slash")]
+    Protocol(&'static str),
+    /// The transports could not be set up.
+    #[error("transport: {0}")]
+    Transport(#[source] std::io::Error),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the system says.
+        reason: String,
+    },
+}
+
+/// A dial did not lead to a connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// The device is not in the allow-list.
+    #[error("device is not allowed")]
+    NotAllowed,
+    /// It is this device itself.
+    #[error("that is this device")]
+    Own,
+    /// Nothing to dial.
+    #[error("no address is known")]
+    NoAddress,
+    /// Every address failed; this is what the last one said.
+    #[error("could not connect: {0}")]
+    Failed(String),
+    /// The network has been shut down.
+    #[error("network is stopped")]
+    Stopped,
+}
+
+/// A stream was not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// There is no connection to the device.
+    #[error("device is not connected")]
+    NotConnected,
+    /// The connection may not carry this protocol.
+    #[error("not allowed on this connection")]
+    NotAllowed,
+    /// One of the two ends does not speak the protocol.
+    #[error("protocol is not spoken")]
+    Unsupported,
+    /// Too many streams are being opened on this connection.
+    #[error("too many streams are being opened")]
+    Busy,
+    /// No answer within ten seconds.
+    #[error("no answer")]
+    Timeout,
+    /// The connection broke meanwhile.
+    #[error("connection lost")]
+    Disconnected,
+    /// The network has been shut down.
+    #[error("network is stopped")]
+    Stopped,
+}
+
+/// The network has been shut down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("network is stopped")]
+pub struct Stopped;
+
+/// Why a device is no longer connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DownReason {
+    /// Closed by this node.
+    Closed,
+    /// The device was taken from the allow-list.
+    Removed,
+    /// The connection broke or the peer closed it.
+    Lost(String),
+}
+
+/// What the network tells the node.
+#[derive(Debug)]
+pub enum NetworkEvent {
+    /// This node can be reached here from now on.
+    Listening {
+        /// One address; wildcards are resolved to interfaces.
+        address: Address,
+    },
+    /// This address is gone: an interface went down or changed.
+    NotListening {
+        /// As told by `Listening`.
+        address: Address,
+    },
+    /// An allowed device is connected. Always paired with a later `PeerDown`.
+    PeerUp {
+        /// The device, proven by its key.
+        device: DeviceId,
+        /// Transport of its first connection.
+        path: Path,
+    },
+    /// The last connection with a device is gone.
+    PeerDown {
+        /// The device.
+        device: DeviceId,
+        /// Why.
+        reason: DownReason,
+    },
+    /// A device opened a stream. Dropping it resets it.
+    Stream {
+        /// Who; for pairing protocols perhaps a device that is not allowed.
+        device: DeviceId,
+        /// One of the configured names.
+        protocol: &'static str,
+        /// The stream.
+        stream: Stream,
+    },
+    /// A device was found on the local network, or an allowed device told its addresses. A claim, not proof.
+    Discovered {
+        /// Who it says it is.
+        device: DeviceId,
+        /// Where.
+        addresses: Vec<Address>,
+    },
+    /// A connection was refused.
+    Refused {
+        /// Who, when the peer got so far as to prove it.
+        device: Option<DeviceId>,
+        /// From where.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One connected device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerSnapshot {
+    /// The device.
+    pub device: DeviceId,
+    /// Transport that new streams use.
+    pub path: Path,
+    /// Remote address of that connection.
+    pub address: String,
+    /// Connections at this moment; more than one only while both ends dialled at once.
+    pub connections: usize,
+    /// When the device came up.
+    pub since: SystemTime,
+    /// Stream bytes received since then, without the overhead of encryption and transport.
+    pub received: u64,
+    /// Stream bytes sent since then.
+    pub sent: u64,
+}
+
+/// The state of the network.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NetworkSnapshot {
+    /// Connected devices, by id.
+    pub peers: Vec<PeerSnapshot>,
+    /// Connections with devices that are not allowed.
+    pub strangers: usize,
+    /// Connections being made, in either direction.
+    pub pending: usize,
+    /// Whether unknown devices may connect for pairing.
+    pub pairing: bool,
+    /// Addresses of this node: listening, then as seen by peers.
+    pub addresses: Vec<Address>,
+    /// Events lost because the node did not take them up.
+    pub dropped_events: u64,
+}
+
+type Reply<T> = oneshot::Sender<T>;
+
+enum Command {
+    Dial { device: DeviceId, addresses: Vec<Address>, reply: Reply<Result<DeviceId, DialError>> },
+    DialUnknown { addresses: Vec<Address>, reply: Reply<Result<DeviceId, DialError>> },
+    Open { device: DeviceId, protocol: &'static str, reply: Reply<Result<Stream, OpenError>> },
+    SetAllowed(BTreeSet<DeviceId>),
+    SetKnown(DeviceId, Vec<Address>),
+    OpenPairing { until: Instant },
+    ClosePairing,
+    SetMdns(bool),
+    Disconnect(DeviceId),
+    Snapshot(Reply<NetworkSnapshot>),
+    Shutdown(Reply<()>),
+}
+
+/// Starts networks.
+pub struct Network;
+
+impl Network {
+    /// Starts the swarm task on the current tokio runtime. Nobody is allowed to connect yet.
+    ///
+    /// When the handle and all its clones are dropped, the network shuts down.
+    pub fn start(config: NetworkConfig) -> Result<(NetworkHandle, mpsc::Receiver<NetworkEvent>), StartError> {
+        let mut secret = config.device_secret.clone();
+        let keypair = Keypair::ed25519_from_bytes(secret.as_mut_slice()).map_err(|_| StartError::Key)?;
+        let device = crate::address::device_of(&keypair.public().to_peer_id()).ok_or(StartError::Key)?;
+        let mut swarm = behaviour::build(&config, keypair)?;
+        listen::listen(&mut swarm, &config.listen)?;
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (events, receiver) = mpsc::channel(EVENTS);
+        tokio::spawn(task::run(swarm, config.pairing_time, inbox, events));
+        Ok((NetworkHandle { device, commands }, receiver))
+    }
+}
+
+/// The way to a running network. Cheap to clone.
+#[derive(Clone)]
+pub struct NetworkHandle {
+    device: DeviceId,
+    commands: mpsc::Sender<Command>,
+}
+
+impl NetworkHandle {
+    /// This device.
+    pub fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    /// Connects to an allowed device at these addresses, beside those known. Returns when it is
+    /// connected (perhaps it already was).
+    pub async fn dial(&self, device: DeviceId, addresses: Vec<Address>) -> Result<(), DialError> {
+        let answer = self.ask(|reply| Command::Dial { device, addresses, reply }).await;
+        answer.map_err(|_| DialError::Stopped)?.map(drop)
+    }
+
+    /// Connects to whoever answers at one of these addresses, for pairing. The connection carries the
+    /// pairing protocols only and is closed after 30 s unless the device has been allowed by then.
+    pub async fn dial_unknown(&self, addresses: Vec<Address>) -> Result<DeviceId, DialError> {
+        let answer = self.ask(|reply| Command::DialUnknown { addresses, reply }).await;
+        answer.map_err(|_| DialError::Stopped)?
+    }
+
+    /// Opens a stream to a device: on its newest connection, or, while both ends have just dialled each
+    /// other, on the one that will stay in the view of this device. The view of the device with the
+    /// smaller id is the one that counts: a stream that is to live long is best opened by that device.
+    pub async fn open_stream(&self, device: DeviceId, protocol: &'static str) -> Result<Stream, OpenError> {
+        let mut outcome = Err(OpenError::Disconnected);
+        for _ in 0..OPEN_ATTEMPTS {
+            let answer = self.ask(|reply| Command::Open { device, protocol, reply }).await;
+            outcome = match answer {
+                Ok(result) => result,
+                Err(_) if self.commands.is_closed() => Err(OpenError::Stopped),
+                Err(_) => Err(OpenError::Disconnected),
+            };
+            // A connection given up in favour of another takes the request with it.
+            if !matches!(outcome, Err(OpenError::Disconnected)) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// Replaces the allow-list. Connections with others are closed; a device that was connected for
+    /// pairing and is now in the list comes up.
+    pub async fn set_allowed(&self, devices: BTreeSet<DeviceId>) -> Result<(), Stopped> {
+        self.tell(Command::SetAllowed(devices)).await
+    }
+
+    /// Keeps a device connected while it is allowed: dials these addresses at once, and again after
+    /// each loss, with waits from half a second to 30 s.
+    pub async fn set_known(&self, device: DeviceId, addresses: Vec<Address>) -> Result<(), Stopped> {
+        self.tell(Command::SetKnown(device, addresses)).await
+    }
+
+    /// Lets up to four unknown devices connect until then, each for 30 s and pairing only.
+    pub async fn open_pairing(&self, until: Instant) -> Result<(), Stopped> {
+        self.tell(Command::OpenPairing { until }).await
+    }
+
+    /// Lets no further unknown device connect. Those connected finish within their 30 s.
+    pub async fn close_pairing(&self) -> Result<(), Stopped> {
+        self.tell(Command::ClosePairing).await
+    }
+
+    /// Turns discovery on the local network on (afresh, which helps after sleep) or off.
+    pub async fn set_mdns(&self, on: bool) -> Result<(), Stopped> {
+        self.tell(Command::SetMdns(on)).await
+    }
+
+    /// Closes all connections with a device, and does not dial it again until told to (`dial`,
+    /// `set_known`) or until it is discovered anew.
+    pub async fn disconnect(&self, device: DeviceId) -> Result<(), Stopped> {
+        self.tell(Command::Disconnect(device)).await
+    }
+
+    /// Where this node can be reached: its listening addresses, then those that peers saw it at.
+    pub async fn addresses(&self) -> Result<Vec<Address>, Stopped> {
+        Ok(self.snapshot().await?.addresses)
+    }
+
+    /// The state of the network.
+    pub async fn snapshot(&self) -> Result<NetworkSnapshot, Stopped> {
+        self.ask(Command::Snapshot).await
+    }
+
+    /// Closes listeners and connections, within two seconds. Returns when the task has ended.
+    pub async fn shutdown(&self) {
+        if self.ask(Command::Shutdown).await.is_err() {
+            tracing::debug!("network was stopped already");
+        }
+        self.commands.closed().await;
+    }
+
+    async fn tell(&self, command: Command) -> Result<(), Stopped> {
+        self.commands.send(command).await.map_err(|_| Stopped)
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(command(reply)).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+}

@@ -1,0 +1,65 @@
+//! Which connection to a peer stays when there are several.
+
+use std::time::{Duration, Instant};
+
+use libp2p::swarm::ConnectionId;
+
+use crate::address::Path;
+
+/// Two connections made within this time are taken for one meeting of both ends, or for two transports
+/// of one dial, rather than for a peer that came back while its old connection is not yet seen dead.
+const MEETING: Duration = Duration::from_secs(10);
+
+/// One established connection to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) connection: ConnectionId,
+    pub(crate) path: Path,
+    pub(crate) dialled: bool,
+    pub(crate) since: Instant,
+}
+
+/// The connection that stays, and that new streams use. Links are in the order in which they came up.
+///
+/// Only one of the two devices (the one with the smaller id) closes the others, because the two may
+/// have seen the connections come up in different orders and would each close what the other keeps.
+/// * Made at different times: the newest. The peer dialled again, so it no longer has the old one.
+/// * Made together: QUIC rather than TCP; then the one that was up first.
+pub(crate) fn keeper(links: &[Link]) -> Option<&Link> {
+    links.iter().reduce(|kept, link| {
+        let together = link.since.saturating_duration_since(kept.since) < MEETING;
+        let again_from_same_end = kept.dialled == link.dialled && kept.path == link.path;
+        if !together || again_from_same_end || (kept.path, link.path) == (Path::Tcp, Path::Quic) { link } else { kept }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(number: usize, path: Path, dialled: bool, seconds: u64, start: Instant) -> Link {
+        let since = start + Duration::from_secs(seconds);
+        Link { connection: ConnectionId::new_unchecked(number), path, dialled, since }
+    }
+
+    #[test]
+    fn keeps_one_by_rule() {
+        use Path::{Quic, Tcp};
+        let start = Instant::now();
+        let kept = |links: &[Link]| keeper(links).map(|link| link.connection);
+        let number = |number| Some(ConnectionId::new_unchecked(number));
+        assert_eq!(kept(&[]), None);
+        let both_dialled = [link(1, Quic, true, 0, start), link(2, Quic, false, 1, start)];
+        assert_eq!(kept(&both_dialled), number(1));
+        let peer_came_back = [link(1, Quic, true, 0, start), link(2, Quic, false, 60, start)];
+        assert_eq!(kept(&peer_came_back), number(2));
+        let peer_came_back_at_once = [link(1, Quic, false, 0, start), link(2, Quic, false, 1, start)];
+        assert_eq!(kept(&peer_came_back_at_once), number(2));
+        let better_transport = [link(1, Tcp, true, 0, start), link(2, Quic, true, 1, start)];
+        assert_eq!(kept(&better_transport), number(2));
+        let worse_transport = [link(1, Quic, true, 0, start), link(2, Tcp, true, 1, start)];
+        assert_eq!(kept(&worse_transport), number(1));
+        let udp_stopped_working = [link(1, Quic, true, 0, start), link(2, Tcp, false, 60, start)];
+        assert_eq!(kept(&udp_stopped_working), number(2));
+    }
+}

@@ -1,0 +1,131 @@
+//! Who may connect: members of the allow-list, and for as long as a pairing code lives a few strangers.
+
+use std::collections::BTreeSet;
+
+use libp2p::{PeerId, swarm::ConnectionId};
+
+/// Connections with devices that are not allowed, at one time. A pairing needs one; the rest lets a
+/// person retry while an earlier attempt still times out.
+pub(crate) const MAX_STRANGERS: usize = 4;
+
+/// What a connection may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Every protocol.
+    Member,
+    /// The pairing protocols only, and not for long.
+    Stranger,
+}
+
+/// A connection was refused at the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum GateError {
+    #[error("device is not allowed")]
+    NotAllowed,
+    #[error("too many unknown devices are connected")]
+    Crowded,
+}
+
+/// The allow-list and its exceptions.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    everyone: bool,
+    allowed: BTreeSet<PeerId>,
+    pairing: bool,
+    /// Our own dials to whoever answers at an address.
+    invited: BTreeSet<ConnectionId>,
+    strangers: BTreeSet<ConnectionId>,
+}
+
+impl Gate {
+    /// A gate that admits everyone (a public relay) or, at first, nobody.
+    pub(crate) fn new(everyone: bool) -> Self {
+        Self { everyone, ..Self::default() }
+    }
+
+    pub(crate) fn is_allowed(&self, peer: &PeerId) -> bool {
+        self.everyone || self.allowed.contains(peer)
+    }
+
+    pub(crate) fn set_allowed(&mut self, allowed: BTreeSet<PeerId>) {
+        self.allowed = allowed;
+    }
+
+    /// Whether unknown devices may connect now.
+    pub(crate) fn set_pairing(&mut self, open: bool) {
+        self.pairing = open;
+    }
+
+    pub(crate) fn invite(&mut self, connection: ConnectionId) {
+        self.invited.insert(connection);
+    }
+
+    pub(crate) fn withdraw(&mut self, connection: ConnectionId) {
+        self.invited.remove(&connection);
+    }
+
+    /// What an established connection to `peer` may be used for, or why it may not be.
+    pub(crate) fn admit(&self, peer: &PeerId, connection: ConnectionId) -> Result<Class, GateError> {
+        if self.is_allowed(peer) {
+            return Ok(Class::Member);
+        }
+        if !self.pairing && !self.invited.contains(&connection) {
+            return Err(GateError::NotAllowed);
+        }
+        if self.strangers.len() >= MAX_STRANGERS {
+            return Err(GateError::Crowded);
+        }
+        Ok(Class::Stranger)
+    }
+
+    /// A connection that was admitted is up.
+    pub(crate) fn entered(&mut self, peer: &PeerId, connection: ConnectionId) {
+        self.invited.remove(&connection);
+        if !self.is_allowed(peer) {
+            self.strangers.insert(connection);
+        }
+    }
+
+    /// A connection is gone, or its peer became a member.
+    pub(crate) fn left(&mut self, connection: ConnectionId) {
+        self.strangers.remove(&connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(number: usize) -> ConnectionId {
+        ConnectionId::new_unchecked(number)
+    }
+
+    #[test]
+    fn a_stranger_enters_only_while_pairing_is_open_or_when_invited() {
+        let (mut gate, peer) = (Gate::new(false), PeerId::random());
+        assert_eq!(gate.admit(&peer, connection(1)), Err(GateError::NotAllowed));
+        gate.invite(connection(1));
+        assert_eq!(gate.admit(&peer, connection(1)), Ok(Class::Stranger));
+        assert_eq!(gate.admit(&peer, connection(2)), Err(GateError::NotAllowed));
+        gate.set_pairing(true);
+        assert_eq!(gate.admit(&peer, connection(2)), Ok(Class::Stranger));
+        gate.set_pairing(false);
+        assert_eq!(gate.admit(&peer, connection(2)), Err(GateError::NotAllowed));
+    }
+
+    #[test]
+    fn strangers_are_counted_and_members_are_not() {
+        let (mut gate, member) = (Gate::new(false), PeerId::random());
+        gate.set_pairing(true);
+        gate.set_allowed([member].into());
+        for number in 0..MAX_STRANGERS {
+            let peer = PeerId::random();
+            assert_eq!(gate.admit(&peer, connection(number)), Ok(Class::Stranger));
+            gate.entered(&peer, connection(number));
+        }
+        assert_eq!(gate.admit(&PeerId::random(), connection(90)), Err(GateError::Crowded));
+        assert_eq!(gate.admit(&member, connection(91)), Ok(Class::Member));
+        gate.left(connection(0));
+        assert_eq!(gate.admit(&PeerId::random(), connection(92)), Ok(Class::Stranger));
+    }
+}

@@ -1,0 +1,354 @@
+//! The policy of the network: who is connected over what, whom to dial, whom to send away.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet, hash_map::RandomState},
+    hash::{BuildHasher, Hasher},
+    net::SocketAddr,
+    time::{Duration, Instant, SystemTime},
+};
+
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    core::{ConnectedPoint, transport::ListenerId},
+    swarm::{ConnectionError, ConnectionId},
+};
+use meshwork_protocol::id::DeviceId;
+
+use super::{
+    Command, DialError, DownReason, NetworkEvent, NetworkSnapshot, OpenError, PeerSnapshot,
+    behaviour::{self, Behaviour},
+    choice::{Link, keeper},
+    dials::{DialReply, Dials},
+    outbox::Outbox,
+    redial::Redial,
+};
+use crate::address::{Address, Path, device_of, path_of, peer_of};
+
+mod events;
+
+pub(super) use events::brief;
+
+/// After a loss the device with the larger id waits, so that usually only one end dials again.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Time between a second connection with a peer and the choice of one, in which the peer too sees both
+/// up: it would otherwise take the loss of the first for the loss of us.
+const PRUNE_DELAY: Duration = Duration::from_secs(1);
+
+/// Devices of the local network that are remembered while they are not allowed.
+const MAX_NEARBY: usize = 256;
+
+/// Addresses of this node that peers reported.
+const MAX_OBSERVED: usize = 16;
+
+/// Longest text of a reason in an event, in characters: error chains of libraries are long-winded.
+const MAX_REASON: usize = 300;
+
+struct Peer {
+    device: DeviceId,
+    /// In the order in which they came up.
+    links: Vec<Link>,
+    address: Multiaddr,
+    since: SystemTime,
+    up: Instant,
+    /// When to close all connections but one.
+    prune_at: Option<Instant>,
+    /// Why this node is closing its connections, if it is.
+    closing: Option<DownReason>,
+}
+
+struct Stranger {
+    peer: PeerId,
+    link: Link,
+    address: Multiaddr,
+    until: Instant,
+}
+
+/// The state of the policy.
+pub(super) struct Router {
+    local: PeerId,
+    device: Option<DeviceId>,
+    members: BTreeMap<PeerId, Peer>,
+    strangers: BTreeMap<ConnectionId, Stranger>,
+    /// A connection with an unknown device ends after this time, paired or not.
+    pairing_time: Duration,
+    pairing_until: Option<Instant>,
+    redial: Redial,
+    dials: Dials,
+    nearby: BTreeMap<PeerId, Vec<Address>>,
+    listening: BTreeSet<Address>,
+    observed: BTreeSet<Address>,
+    listeners: HashSet<ListenerId>,
+    stopping: bool,
+    pub(super) outbox: Outbox,
+}
+
+impl Router {
+    pub(super) fn new(local: PeerId, pairing_time: Duration) -> Self {
+        Self {
+            local,
+            device: device_of(&local),
+            members: BTreeMap::new(),
+            strangers: BTreeMap::new(),
+            pairing_time,
+            pairing_until: None,
+            redial: Redial::new(RandomState::new().build_hasher().finish()),
+            dials: Dials::default(),
+            nearby: BTreeMap::new(),
+            listening: BTreeSet::new(),
+            observed: BTreeSet::new(),
+            listeners: HashSet::new(),
+            stopping: false,
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// When `on_tick` has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let redial = self.redial.plan().filter(|(peer, _)| self.wants(peer)).map(|(_, next)| next);
+        let strangers = self.strangers.values().map(|stranger| stranger.until);
+        let prune = self.members.values().filter_map(|member| member.prune_at);
+        redial.chain(strangers).chain(prune).chain(self.pairing_until).chain(self.dials.next_deadline()).min()
+    }
+
+    pub(super) fn on_tick(&mut self, swarm: &mut Swarm<Behaviour>, now: Instant) {
+        for peer in self.dials.tick(swarm, now) {
+            self.redial.failed(&peer, now);
+        }
+        if self.pairing_until.is_some_and(|until| until <= now) {
+            self.set_pairing(swarm, None);
+        }
+        self.prune(swarm, now);
+        for (connection, stranger) in &mut self.strangers {
+            if stranger.until <= now {
+                stranger.until = now + self.pairing_time;
+                swarm.behaviour_mut().streams.close(stranger.peer, *connection);
+            }
+        }
+        let due: Vec<PeerId> = self.redial.plan().filter(|(_, next)| *next <= now).map(|(peer, _)| peer).collect();
+        for peer in due {
+            if self.wants(&peer) {
+                self.redial_now(swarm, peer, now);
+            }
+        }
+    }
+
+    pub(super) fn on_command(&mut self, swarm: &mut Swarm<Behaviour>, command: Command, now: Instant) {
+        match command {
+            Command::Dial { device, addresses, reply } => self.dial(swarm, device, addresses, reply, now),
+            Command::DialUnknown { addresses, reply } => {
+                if addresses.is_empty() {
+                    drop(reply.send(Err(DialError::NoAddress)));
+                } else {
+                    self.dials.start(swarm, None, &addresses, Some(reply), now);
+                }
+            }
+            Command::Open { device, protocol, reply } => match self.link_to(&device) {
+                Some((peer, link)) => swarm.behaviour_mut().streams.open(peer, link.connection, protocol, reply),
+                None => drop(reply.send(Err(OpenError::NotConnected))),
+            },
+            Command::SetAllowed(devices) => self.set_allowed(swarm, &devices, now),
+            Command::SetKnown(device, addresses) => {
+                if let Some(peer) = peer_of(&device).filter(|peer| *peer != self.local) {
+                    self.redial.set_known(peer, addresses, now);
+                }
+            }
+            Command::OpenPairing { until } => self.set_pairing(swarm, Some(until)),
+            Command::ClosePairing => self.set_pairing(swarm, None),
+            Command::SetMdns(on) => {
+                let discovery = if on { behaviour::discovery(self.local) } else { None.into() };
+                swarm.behaviour_mut().mdns = discovery;
+            }
+            Command::Disconnect(device) => {
+                if let Some(peer) = peer_of(&device) {
+                    self.redial.pause(&peer);
+                    self.send_away(swarm, &peer, DownReason::Closed);
+                }
+            }
+            Command::Snapshot(reply) => drop(reply.send(self.snapshot(swarm))),
+            // The task itself ends on it.
+            Command::Shutdown(_) => {}
+        }
+    }
+
+    /// UDP sockets that this node holds.
+    pub(super) fn udp_sockets(&self) -> Vec<SocketAddr> {
+        let udp = self.listening.iter().filter(|address| address.path() == Path::Quic);
+        udp.filter_map(Address::socket).collect()
+    }
+
+    /// Closes everything; what remains is to poll the swarm until its connections are gone.
+    pub(super) fn stop(&mut self, swarm: &mut Swarm<Behaviour>) {
+        self.stopping = true;
+        for listener in std::mem::take(&mut self.listeners) {
+            swarm.remove_listener(listener);
+        }
+        self.dials.clear();
+        let peers: Vec<PeerId> = swarm.connected_peers().copied().collect();
+        for peer in peers {
+            if let Some(member) = self.members.get_mut(&peer) {
+                member.closing = Some(DownReason::Closed);
+            }
+            // The peer was connected a line ago; if it no longer is, the aim is reached.
+            let _ = swarm.disconnect_peer_id(peer);
+        }
+    }
+
+    fn wants(&self, peer: &PeerId) -> bool {
+        !self.stopping && !self.members.contains_key(peer) && !self.dials.is_dialling(peer)
+    }
+
+    fn redial_now(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerId, now: Instant) {
+        if !swarm.behaviour().streams.gate.is_allowed(&peer) {
+            self.redial.forget(&peer);
+            return;
+        }
+        let addresses = self.redial.addresses(&peer);
+        if addresses.is_empty() {
+            self.redial.pause(&peer);
+        } else if !self.dials.start(swarm, Some(peer), &addresses, None, now) {
+            self.redial.failed(&peer, now);
+        }
+    }
+
+    fn dial(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        device: DeviceId,
+        addresses: Vec<Address>,
+        reply: DialReply,
+        now: Instant,
+    ) {
+        let peer = peer_of(&device);
+        let refusal = match peer {
+            _ if Some(device) == self.device => Some(DialError::Own),
+            Some(peer) if swarm.behaviour().streams.gate.is_allowed(&peer) => None,
+            _ => Some(DialError::NotAllowed),
+        };
+        if let Some(refusal) = refusal {
+            drop(reply.send(Err(refusal)));
+            return;
+        }
+        let Some(peer) = peer else { return };
+        if self.members.contains_key(&peer) {
+            drop(reply.send(Ok(device)));
+            return;
+        }
+        let known = self.redial.addresses(&peer);
+        let mut all = addresses;
+        all.extend(known.into_iter().filter(|address| !all.contains(address)).collect::<Vec<_>>());
+        if all.is_empty() {
+            drop(reply.send(Err(DialError::NoAddress)));
+        } else {
+            self.dials.start(swarm, Some(peer), &all, Some(reply), now);
+        }
+    }
+
+    fn link_to(&self, device: &DeviceId) -> Option<(PeerId, Link)> {
+        let peer = peer_of(device)?;
+        let stranger = || self.strangers.values().find(|stranger| stranger.peer == peer).map(|stranger| &stranger.link);
+        let link = self.members.get(&peer).and_then(|member| keeper(&member.links)).or_else(stranger)?;
+        Some((peer, *link))
+    }
+
+    fn set_pairing(&mut self, swarm: &mut Swarm<Behaviour>, until: Option<Instant>) {
+        self.pairing_until = until;
+        swarm.behaviour_mut().streams.gate.set_pairing(until.is_some());
+    }
+
+    fn set_allowed(&mut self, swarm: &mut Swarm<Behaviour>, devices: &BTreeSet<DeviceId>, now: Instant) {
+        let allowed: BTreeSet<PeerId> = devices.iter().filter_map(peer_of).collect();
+        swarm.behaviour_mut().streams.gate.set_allowed(allowed);
+        let gate = &swarm.behaviour().streams.gate;
+        let removed: Vec<PeerId> = self.members.keys().filter(|peer| !gate.is_allowed(peer)).copied().collect();
+        let promoted = self.strangers.extract_if(.., |_, stranger| gate.is_allowed(&stranger.peer));
+        let promoted: Vec<(ConnectionId, Stranger)> = promoted.collect();
+        for (peer, addresses) in &self.nearby {
+            if gate.is_allowed(peer) {
+                self.redial.heard(*peer, addresses, now);
+            }
+        }
+        for peer in removed {
+            self.redial.forget(&peer);
+            self.send_away(swarm, &peer, DownReason::Removed);
+        }
+        for (connection, stranger) in promoted {
+            swarm.behaviour_mut().streams.promote(stranger.peer, connection);
+            self.enter(stranger.peer, stranger.link, stranger.address);
+        }
+    }
+
+    /// A connection of a member is up.
+    fn enter(&mut self, peer: PeerId, link: Link, address: Multiaddr) {
+        let Some(device) = device_of(&peer) else { return };
+        if !self.members.contains_key(&peer) {
+            self.outbox.push(NetworkEvent::PeerUp { device, path: link.path });
+        }
+        let since = SystemTime::now();
+        let member = self.members.entry(peer).or_insert_with(|| Peer {
+            device,
+            links: Vec::new(),
+            address: address.clone(),
+            since,
+            up: link.since,
+            prune_at: None,
+            closing: None,
+        });
+        member.links.push(link);
+        member.address = address;
+        member.closing = None;
+        if member.links.len() > 1 && self.device.is_some_and(|own| own < device) {
+            member.prune_at = Some(link.since + PRUNE_DELAY);
+        }
+    }
+
+    /// Closes all connections of a peer but the one that stays.
+    fn prune(&mut self, swarm: &mut Swarm<Behaviour>, now: Instant) {
+        for (peer, member) in &mut self.members {
+            if member.prune_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            member.prune_at = None;
+            let kept = keeper(&member.links).map(|link| link.connection);
+            for surplus in member.links.iter().filter(|link| Some(link.connection) != kept) {
+                swarm.behaviour_mut().streams.close(*peer, surplus.connection);
+            }
+        }
+    }
+
+    fn send_away(&mut self, swarm: &mut Swarm<Behaviour>, peer: &PeerId, reason: DownReason) {
+        let Some(member) = self.members.get_mut(peer) else {
+            return;
+        };
+        member.closing = Some(reason);
+        for link in &member.links {
+            swarm.behaviour_mut().streams.close(*peer, link.connection);
+        }
+    }
+
+    fn snapshot(&self, swarm: &Swarm<Behaviour>) -> NetworkSnapshot {
+        let peers = self.members.iter().filter_map(|(peer, member)| {
+            let (received, sent) = swarm.behaviour().streams.bytes(peer);
+            Some(PeerSnapshot {
+                device: member.device,
+                path: keeper(&member.links)?.path,
+                address: member.address.to_string(),
+                connections: member.links.len(),
+                since: member.since,
+                received,
+                sent,
+            })
+        });
+        let mut peers: Vec<PeerSnapshot> = peers.collect();
+        peers.sort_by_key(|peer| peer.device);
+        let observed = self.observed.iter().filter(|address| !self.listening.contains(address));
+        NetworkSnapshot {
+            peers,
+            strangers: self.strangers.len(),
+            pending: usize::try_from(swarm.network_info().connection_counters().num_pending()).unwrap_or(usize::MAX),
+            pairing: self.pairing_until.is_some(),
+            addresses: self.listening.iter().chain(observed).cloned().collect(),
+            dropped_events: self.outbox.dropped(),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What the swarm reports, and what follows from it.
+
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
+
+use libp2p::{
+    identify, mdns,
+    swarm::{ListenError, SwarmEvent},
+};
+
+use super::{
+    Address, Behaviour, ConnectedPoint, ConnectionError, ConnectionId, DeviceId, DownReason, Link, MAX_NEARBY,
+    MAX_OBSERVED, MAX_REASON, Multiaddr, NetworkEvent, PATIENCE, PeerId, Router, Stranger, Swarm, device_of, path_of,
+};
+use crate::swarm::{
+    behaviour::{BehaviourEvent, FAMILY},
+    gate::GateError,
+    redial::MAX_ADDRESSES,
+};
+
+impl Router {
+    pub(in crate::swarm) fn on_event(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        event: SwarmEvent<BehaviourEvent>,
+        now: Instant,
+    ) {
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.established(swarm, peer_id, connection_id, &endpoint, now);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                self.closed(peer_id, connection_id, cause, now);
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                for peer in self.dials.failed(swarm, connection_id, brief(&error)) {
+                    self.redial.failed(&peer, now);
+                }
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, peer_id, .. } => {
+                self.refused(&send_back_addr, &error, peer_id);
+            }
+            SwarmEvent::NewListenAddr { address, listener_id } => {
+                self.listeners.insert(listener_id);
+                self.listening(&address, now);
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.expired(&address, now),
+            SwarmEvent::ListenerClosed { addresses, listener_id, .. } => {
+                self.listeners.remove(&listener_id);
+                addresses.iter().for_each(|address| self.expired(address, now));
+            }
+            SwarmEvent::ListenerError { error, .. } => tracing::debug!(%error, "listener"),
+            SwarmEvent::NewExternalAddrCandidate { address } => {
+                if let Ok(address) = Address::from_multiaddr(&address)
+                    && self.observed.len() < MAX_OBSERVED
+                {
+                    self.observed.insert(address);
+                }
+            }
+            SwarmEvent::Behaviour(event) => self.on_behaviour(swarm, event, now),
+            _ => {}
+        }
+    }
+
+    fn on_behaviour(&mut self, swarm: &mut Swarm<Behaviour>, event: BehaviourEvent, now: Instant) {
+        match event {
+            BehaviourEvent::Streams(inbound) => {
+                let Some(device) = device_of(&inbound.peer) else { return };
+                let (protocol, stream) = (inbound.protocol, inbound.stream);
+                self.outbox.push(NetworkEvent::Stream { device, protocol, stream });
+            }
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, connection_id }) => {
+                if info.protocol_version != FAMILY {
+                    swarm.behaviour_mut().streams.close(peer_id, connection_id);
+                } else if swarm.behaviour().streams.gate.is_allowed(&peer_id) {
+                    self.told(peer_id, &info.listen_addrs, now);
+                }
+            }
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                for (peer, address) in found {
+                    self.found(swarm, peer, &address, now);
+                }
+            }
+            BehaviourEvent::Mdns(mdns::Event::Expired(gone)) => {
+                for (peer, address) in gone {
+                    self.vanished(&peer, &address);
+                }
+            }
+            BehaviourEvent::Identify(_) => {}
+            BehaviourEvent::Limits(never) => match never {},
+        }
+    }
+
+    fn established(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        peer: PeerId,
+        connection: ConnectionId,
+        endpoint: &ConnectedPoint,
+        now: Instant,
+    ) {
+        self.dials.established(swarm, connection, &peer);
+        let address = endpoint.get_remote_address().clone();
+        let link = Link { connection, path: path_of(&address), dialled: endpoint.is_dialer(), since: now };
+        if self.stopping || device_of(&peer).is_none() {
+            swarm.behaviour_mut().streams.close(peer, connection);
+        } else if swarm.behaviour().streams.gate.is_allowed(&peer) {
+            self.enter(peer, link, address);
+        } else {
+            let until = now + self.pairing_time;
+            self.strangers.insert(connection, Stranger { peer, link, address, until });
+        }
+    }
+
+    fn closed(&mut self, peer: PeerId, connection: ConnectionId, cause: Option<ConnectionError>, now: Instant) {
+        self.strangers.remove(&connection);
+        let Some(member) = self.members.get_mut(&peer) else {
+            return;
+        };
+        member.links.retain(|link| link.connection != connection);
+        if !member.links.is_empty() {
+            return;
+        }
+        let (device, closing, lived) = (member.device, member.closing.take(), now.saturating_duration_since(member.up));
+        self.members.remove(&peer);
+        let reason = closing.unwrap_or_else(|| match cause {
+            None => DownReason::Closed,
+            Some(error) => DownReason::Lost(brief(&error)),
+        });
+        let patience = if self.device.is_some_and(|own| own > device) { PATIENCE } else { Duration::ZERO };
+        self.redial.lost(&peer, now, lived, patience);
+        self.outbox.push(NetworkEvent::PeerDown { device, reason });
+    }
+
+    fn refused(&mut self, address: &Multiaddr, error: &ListenError, peer: Option<PeerId>) {
+        let ListenError::Denied { cause } = error else {
+            tracing::debug!(%address, error = brief(error), "inbound connection failed");
+            return;
+        };
+        let device: Option<DeviceId> = peer.as_ref().and_then(device_of);
+        let reason = match cause.downcast_ref::<GateError>() {
+            Some(refusal) => refusal.to_string(),
+            None => brief(cause),
+        };
+        self.outbox.push(NetworkEvent::Refused { device, address: address.to_string(), reason });
+    }
+
+    fn listening(&mut self, address: &Multiaddr, now: Instant) {
+        let Ok(address) = Address::from_multiaddr(address) else {
+            return;
+        };
+        self.redial.hurry(now);
+        if self.listening.insert(address.clone()) {
+            self.outbox.push(NetworkEvent::Listening { address });
+        }
+    }
+
+    fn expired(&mut self, address: &Multiaddr, now: Instant) {
+        let Ok(address) = Address::from_multiaddr(address) else {
+            return;
+        };
+        // What peers saw belonged to the old network.
+        self.observed.clear();
+        self.redial.hurry(now);
+        if self.listening.remove(&address) {
+            self.outbox.push(NetworkEvent::NotListening { address });
+        }
+    }
+
+    /// A member told where it listens.
+    fn told(&mut self, peer: PeerId, addresses: &[Multiaddr], now: Instant) {
+        let Some(device) = device_of(&peer) else { return };
+        let usable = addresses.iter().filter_map(|address| Address::from_multiaddr(address).ok());
+        let addresses: Vec<Address> = usable.take(MAX_ADDRESSES).collect();
+        self.redial.heard(peer, &addresses, now);
+        self.outbox.push(NetworkEvent::Discovered { device, addresses });
+    }
+
+    fn found(&mut self, swarm: &Swarm<Behaviour>, peer: PeerId, address: &Multiaddr, now: Instant) {
+        let (Some(device), Ok(address)) = (device_of(&peer), Address::from_multiaddr(address)) else {
+            return;
+        };
+        let address: Address = address.without_device();
+        if self.nearby.len() >= MAX_NEARBY && !self.nearby.contains_key(&peer) {
+            return;
+        }
+        let known = self.nearby.entry(peer).or_default();
+        if known.len() < MAX_ADDRESSES && !known.contains(&address) {
+            known.push(address.clone());
+        }
+        if swarm.behaviour().streams.gate.is_allowed(&peer) {
+            self.redial.heard(peer, std::slice::from_ref(&address), now);
+        }
+        self.outbox.push(NetworkEvent::Discovered { device, addresses: vec![address] });
+    }
+
+    fn vanished(&mut self, peer: &PeerId, address: &Multiaddr) {
+        let Ok(address) = Address::from_multiaddr(address) else {
+            return;
+        };
+        let address = address.without_device();
+        if let Some(known) = self.nearby.get_mut(peer) {
+            known.retain(|old| *old != address);
+            if known.is_empty() {
+                self.nearby.remove(peer);
+            }
+        }
+    }
+}
+
+/// The text of an error and its causes, cut to a bearable length.
+pub(in crate::swarm) fn brief(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text.chars().take(MAX_REASON).collect()
+}

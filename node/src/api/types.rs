@@ -1,0 +1,316 @@
+//! The JSON of the local API: every type that a door reads or writes.
+//!
+//! Ids are lower-case hex. Times are milliseconds since the Unix epoch. A field that a program does
+//! not know is to be ignored in answers; requests with unknown fields are refused.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+/// `GET /v1/status`: this node in one answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Id of this device.
+    pub device: String,
+    /// Name of this device, as the person gave it.
+    pub name: String,
+    /// Id of the mesh that this device belongs to.
+    pub mesh: String,
+    /// Whether the root secret of the mesh still waits in the key file for its phrase to be written down.
+    pub root_on_disk: bool,
+    /// Where this node listens.
+    pub addresses: Vec<String>,
+    /// Devices connected now.
+    pub peers: Vec<Peer>,
+    /// Folders that have a place on this device.
+    pub folders: Vec<FolderStatus>,
+    /// Seconds since the node started.
+    pub uptime: u64,
+    /// Version of the program that the node runs.
+    pub version: String,
+}
+
+/// A device with a connection to this one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Id of the device.
+    pub device: String,
+    /// Its name.
+    pub name: String,
+    /// How the bytes go: `direct` or `relay`.
+    pub path: String,
+    /// Connected since, in milliseconds since the Unix epoch.
+    pub since: u64,
+    /// What carries the connection: `quic` or `tcp`.
+    pub transport: String,
+}
+
+/// A device of the mesh: an element of `GET /v1/devices`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    /// Id of the device.
+    pub device: String,
+    /// Its name.
+    pub name: String,
+    /// Role in the mesh: `admin`, `device` or `helper`.
+    pub role: String,
+    /// Whether it is the device that answers.
+    pub here: bool,
+    /// Whether it is connected now (true for the device that answers).
+    pub connected: bool,
+}
+
+/// `POST /v1/pairing`: let a new device in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairOpen {
+    /// Admit whoever knows the code, without asking again.
+    #[serde(default)]
+    pub yes: bool,
+}
+
+/// What the new device needs, to be read out or sent by a private way.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairingOffer {
+    /// A number and three words.
+    pub code: String,
+    /// The code with the addresses of this device.
+    pub link: String,
+    /// Seconds until the code dies.
+    pub expires_in_s: u64,
+}
+
+/// What happened to an open pairing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum PairEvent {
+    /// A device that knows the code asks to be let in; `POST /v1/pairing/confirm` answers it.
+    Asked {
+        /// Id of the new device.
+        device: String,
+        /// The name that it gives itself.
+        name: String,
+    },
+    /// The device is in.
+    Paired {
+        /// Id of the new device.
+        device: String,
+        /// Its name.
+        name: String,
+    },
+    /// The pairing failed; the code is dead.
+    Failed {
+        /// Why, as a sentence.
+        reason: String,
+    },
+    /// Nobody came in time; the code is dead.
+    Expired,
+}
+
+/// `GET /v1/pairing`: the next event of the open pairing, or null when none came for a while (ask again).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairPoll {
+    /// The event, once.
+    pub event: Option<PairEvent>,
+}
+
+/// `POST /v1/pairing/confirm`: answers [`PairEvent::Asked`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairConfirm {
+    /// Let the device in, or refuse it.
+    pub yes: bool,
+}
+
+/// `POST /v1/join`: enter the mesh of the device that showed the code.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Join {
+    /// The code or the link.
+    pub code: String,
+    /// Address of the device that showed it, where neither the link nor the local network tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+}
+
+/// This device is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinResult {
+    /// Id of the mesh that was entered.
+    pub mesh: String,
+    /// Id of the device that let this one in.
+    pub device: String,
+    /// Name of that device.
+    pub name: String,
+}
+
+/// `POST /v1/folders`: make an existing directory a Live Folder, in place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FolderAdd {
+    /// Absolute path of the directory.
+    pub path: String,
+    /// Title; the directory's own name when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+}
+
+/// `PUT /v1/folders/{title or id}`: give a folder of the mesh a place on this device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FolderGet {
+    /// Absolute path of the directory that is to hold it.
+    pub path: String,
+}
+
+/// A folder of the mesh: an element of `GET /v1/folders`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Folder {
+    /// Id of its object.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Where it is on this device; null when it has no place here.
+    pub path: Option<String>,
+    /// Files that it holds.
+    pub files: u64,
+    /// Bytes of their content.
+    pub bytes: u64,
+}
+
+/// `GET /v1/folders/{title or id}/status`: how far a folder is on this device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FolderStatus {
+    /// Id of its object.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Where it is on this device.
+    pub path: String,
+    /// What the node does with it now.
+    #[serde(flatten)]
+    pub state: FolderState,
+    /// Files that it holds here.
+    pub files: u64,
+    /// Bytes of their content.
+    pub bytes: u64,
+    /// Files known and not yet placed here.
+    pub waiting_files: u64,
+    /// Bytes known and not yet placed here.
+    pub waiting_bytes: u64,
+    /// Content received, bytes per second, over the last seconds.
+    pub rate: u64,
+    /// Kept conflicts that wait for a person.
+    pub conflicts: u64,
+    /// What keeps single files from being synced, a sentence each.
+    pub problems: Vec<String>,
+}
+
+/// What a node does with a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum FolderState {
+    /// Nothing to do.
+    Idle,
+    /// Looking at the disk.
+    Scanning,
+    /// Sending, receiving or placing files.
+    Syncing,
+    /// Not synced until a person acts.
+    Stopped {
+        /// Why and what to do, as a sentence.
+        reason: String,
+    },
+}
+
+impl FolderState {
+    /// One word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            FolderState::Idle => "idle",
+            FolderState::Scanning => "scanning",
+            FolderState::Syncing => "syncing",
+            FolderState::Stopped { .. } => "stopped",
+        }
+    }
+}
+
+/// `GET /v1/recovery`: the phrase of the mesh's root secret. Neither printed by `Debug` nor kept.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryPhrase {
+    /// The words in their order.
+    pub words: Vec<String>,
+}
+
+impl Drop for RecoveryPhrase {
+    fn drop(&mut self) {
+        self.words.zeroize();
+    }
+}
+
+/// `POST /v1/recovery/confirm`: proves that the phrase was written down; the root secret is then wiped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryConfirm {
+    /// At least two words, each at another position.
+    pub words: Vec<RecoveryWord>,
+}
+
+/// A word of the phrase.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryWord {
+    /// Position in the phrase; the first is 1.
+    pub position: usize,
+    /// The word.
+    pub word: String,
+}
+
+impl Drop for RecoveryWord {
+    fn drop(&mut self) {
+        self.word.zeroize();
+    }
+}
+
+/// `GET /v1/events`: what a stream starts after.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventQuery {
+    /// Start after the event of this id; 0 for all that are kept; left out for new ones only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+}
+
+/// Something happened on this node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Number of the event, rising by one; begins at 1 when the node starts.
+    pub id: u64,
+    /// When, in milliseconds since the Unix epoch.
+    pub time: u64,
+    /// What, as `noun.verb`: `file.placed`.
+    pub kind: Cow<'static, str>,
+    /// The same as a sentence for a person.
+    pub text: String,
+    /// The same for a program.
+    pub fields: BTreeMap<String, serde_json::Value>,
+}
+
+/// An empty answer: it was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+/// The body of every answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    /// The HTTP status again.
+    pub status: u16,
+    /// A word for programs, stable over versions.
+    pub code: Cow<'static, str>,
+    /// What happened, as a sentence.
+    pub message: String,
+    /// What to do, as a sentence.
+    pub fix: String,
+}

@@ -1,0 +1,227 @@
+//! The words of the command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+const AFTER_HELP: &str = "\
+Examples:
+  mesh up                        start this device's node in the background
+  mesh folder add ~/Notes        share a directory with your devices
+  mesh pair                      show a code that lets another device in
+  mesh join 7-apple-river-stone  on that device: enter with the code
+  mesh folder get Notes ~/Notes  on that device: have the folder here, too
+
+Exit codes:
+  0  done                  3  no node is running for this home
+  1  failed                4  refused: by a person, by a rule, or a dead code
+  2  wrong command line    5  what was named does not exist
+
+The home is --home, else $MESH_HOME, else $XDG_STATE_HOME/meshwork, else ~/.local/state/meshwork.";
+
+/// Your devices, one mesh: the same folders on all of them, with nobody in between.
+#[derive(Debug, Parser)]
+#[command(name = "mesh", version, after_help = AFTER_HELP)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// Directory that holds everything the node keeps
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) home: Option<PathBuf>,
+    /// Print data as JSON, one object a line
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Tell more (in the log of the node, too; twice for everything)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(super) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Start the node of this device; the first start creates everything it needs
+    #[command(
+        after_help = "Examples:\n  mesh up\n  mesh up --name laptop\n  mesh up --foreground --listen 0.0.0.0:4711"
+    )]
+    Up(Up),
+    /// Stop the node
+    #[command(after_help = "Example:\n  mesh down")]
+    Down,
+    /// Show this node, who is connected, and its folders
+    #[command(after_help = "Examples:\n  mesh status\n  mesh status --json")]
+    Status,
+    /// Let a new device in: shows a code and a link
+    #[command(after_help = "Examples:\n  mesh pair\n  mesh pair --yes --no-wait")]
+    Pair(Pair),
+    /// Enter the mesh of a device that shows a code
+    #[command(
+        after_help = "Examples:\n  mesh join 7-apple-river-stone\n  mesh join 7 apple river stone\n  mesh join 7-apple-river-stone --at 192.168.1.20:4711"
+    )]
+    Join(Join),
+    /// List the devices of the mesh
+    #[command(after_help = "Examples:\n  mesh devices\n  mesh devices --json")]
+    Devices,
+    /// Share directories between your devices
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  mesh folder add ~/Notes\n  mesh folder get Notes ~/Notes\n  mesh folder ls"
+    )]
+    Folder(Folder),
+    /// Show what happens, as it happens
+    #[command(after_help = "Examples:\n  mesh watch\n  mesh watch --since 0 --json")]
+    Watch(Watch),
+    /// The phrase that owns your mesh: write it down; a later version restores the mesh from it
+    #[command(subcommand, after_help = "Examples:\n  mesh recovery write\n  mesh recovery confirm")]
+    Recovery(Recovery),
+    /// Show it all on this machine: two devices in temporary homes, one folder
+    #[command(after_help = "Examples:\n  mesh demo\n  mesh demo --once")]
+    Demo(Demo),
+    /// Be the node (what `up` runs)
+    #[command(hide = true)]
+    Daemon(Daemon),
+}
+
+/// How a node is started.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Node {
+    /// Listen here, TCP and UDP (port 0: any); may be given several times
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(super) listen: Vec<SocketAddr>,
+    /// Do not look for devices on the local network
+    #[arg(long)]
+    pub(super) no_mdns: bool,
+    /// Name of this device [default: the name of the host]
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Up {
+    /// Stay in the foreground and log to standard error
+    #[arg(long)]
+    pub(super) foreground: bool,
+    #[command(flatten)]
+    pub(super) node: Node,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Daemon {
+    /// Leave the terminal of whoever started it
+    #[arg(long)]
+    pub(super) detach: bool,
+    /// Stop when standard input ends
+    #[arg(long)]
+    pub(super) stop_with_stdin: bool,
+    #[command(flatten)]
+    pub(super) node: Node,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Pair {
+    /// Let in whoever knows the code, without asking
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Print the code and return (needs --yes: nobody is asked)
+    #[arg(long, requires = "yes")]
+    pub(super) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Join {
+    /// The code (a number and three words) or the link that `mesh pair` shows
+    #[arg(required = true, num_args = 1..=4, value_name = "CODE|LINK")]
+    pub(super) code: Vec<String>,
+    /// Address of the device that shows the code, if it is not found by itself
+    #[arg(long, value_name = "ADDR")]
+    pub(super) at: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Folder {
+    /// Make an existing directory a Live Folder, in place
+    #[command(
+        after_help = "Examples:\n  mesh folder add ~/Notes\n  mesh folder add /srv/scans --name \"Scanned papers\" --wait"
+    )]
+    Add(FolderAdd),
+    /// Have a folder of the mesh on this device
+    #[command(after_help = "Examples:\n  mesh folder get Notes ~/Notes\n  mesh folder get Notes ~/Notes --wait")]
+    Get(FolderGet),
+    /// List the folders of the mesh
+    #[command(after_help = "Example:\n  mesh folder ls")]
+    Ls,
+    /// Show how far a folder is on this device, or all of them
+    #[command(after_help = "Examples:\n  mesh folder status\n  mesh folder status Notes --json")]
+    Status(FolderStatus),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FolderAdd {
+    /// The directory
+    #[arg(value_name = "PATH")]
+    pub(super) path: PathBuf,
+    /// Title of the folder [default: the name of the directory]
+    #[arg(long, value_name = "TITLE")]
+    pub(super) name: Option<String>,
+    /// Return when everything in it is recorded
+    #[arg(long)]
+    pub(super) wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FolderGet {
+    /// Title or id of the folder, as `mesh folder ls` shows it
+    #[arg(value_name = "NAME")]
+    pub(super) name: String,
+    /// The directory that is to hold it; made when it does not exist
+    #[arg(value_name = "PATH")]
+    pub(super) path: PathBuf,
+    /// Return when everything is here
+    #[arg(long)]
+    pub(super) wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FolderStatus {
+    /// Title or id of the folder
+    #[arg(value_name = "NAME")]
+    pub(super) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Watch {
+    /// Begin after the event of this number; 0 for all that are kept
+    #[arg(long, value_name = "N")]
+    pub(super) since: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Recovery {
+    /// Show the phrase, to be written down on paper
+    #[command(after_help = "Example:\n  mesh recovery write")]
+    Write,
+    /// Prove that it is written down; its secret is then wiped from this device
+    #[command(after_help = "Examples:\n  mesh recovery confirm\n  mesh recovery confirm --words 3:river,17:stone")]
+    Confirm(RecoveryConfirm),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RecoveryConfirm {
+    /// Two words or more by their position, instead of being asked for them
+    #[arg(long, value_name = "POSITION:WORD", value_delimiter = ',', num_args = 1..)]
+    pub(super) words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// Prove one round both ways, print the figures, and end
+    #[arg(long)]
+    pub(super) once: bool,
+    /// Leave the homes and folders there at the end
+    #[arg(long)]
+    pub(super) keep: bool,
+}

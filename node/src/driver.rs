@@ -1,0 +1,327 @@
+//! The event loop of a node: every cause of anything is one variant of [`Event`]; the replica decides;
+//! the effects it asks for are started here and answer with further events.
+//!
+//! The loop itself never waits for anything but its next event.
+
+mod chunks;
+mod command;
+mod direct;
+mod folders;
+mod home;
+mod node;
+mod pairing;
+mod peers;
+mod report;
+mod rows;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use meshwork_host::{
+    entropy::Entropy,
+    identity::Identity,
+    swarm::{Address, NetworkEvent, NetworkHandle},
+};
+use meshwork_protocol::{
+    id::{ChainId, ContentId, DeviceId, ObjectId},
+    wire,
+};
+use meshwork_replica::{
+    folder,
+    replica::{self, Input, Output, Replica, Stored},
+    transfer,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+
+use self::{
+    command::Command,
+    folders::Folders,
+    home::KnownAddresses,
+    pairing::{PairInput, Pairing},
+    peers::Peers,
+};
+use crate::{
+    clock,
+    disk::blobs::BlobStore,
+    resource::events::EventLog,
+    store::{EntryKind, NewEntry, handle::StoreHandle},
+};
+
+pub use self::{home::start, node::Node};
+
+/// Events that wait for the loop before those who cause them must.
+const EVENTS: usize = 1_024;
+/// How often a folder that stopped is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long after the last work free memory is given back.
+const TRIM_AFTER: Duration = Duration::from_secs(5);
+
+/// Everything that can happen to a node.
+pub(crate) enum Event {
+    /// From the network.
+    Network(NetworkEvent),
+    /// A control stream to a peer is open.
+    Opened { device: DeviceId, stream: meshwork_host::swarm::Stream },
+    /// A control stream could not be opened.
+    NotOpened { device: DeviceId },
+    /// A frame on a control stream.
+    Frame { device: DeviceId, generation: u64, bytes: Vec<u8> },
+    /// Records asked for were written to a control stream.
+    Sent { device: DeviceId, generation: u64, object: ObjectId, answer: bool, through: Vec<(ChainId, u64)> },
+    /// A control stream ended.
+    Ended { device: DeviceId, generation: u64, reason: String },
+    /// Entries are durable, or could not be stored.
+    Written { tickets: Vec<u64>, durable: bool },
+    /// Something for a folder.
+    Folder { object: ObjectId, input: folder::Input },
+    /// A fetch ended.
+    Fetched { ticket: u64, outcomes: Vec<(ContentId, transfer::Outcome)> },
+    /// A peer asks for a content.
+    Locate { object: ObjectId, content: ContentId, reply: oneshot::Sender<Option<folder::observed::Path>> },
+    /// Something in a pairing.
+    Pairing(PairInput),
+    /// Something asked of the node.
+    Command(Command),
+}
+
+/// What is to be written to the store.
+#[derive(Default)]
+struct Writing {
+    busy: bool,
+    tickets: Vec<u64>,
+    entries: Vec<NewEntry>,
+    rows: rows::Rows,
+}
+
+impl Writing {
+    fn is_empty(&self) -> bool {
+        self.tickets.is_empty() && self.rows.is_empty()
+    }
+}
+
+/// The loop's state.
+pub(crate) struct Driver {
+    home: PathBuf,
+    identity: Identity,
+    replica: Option<Replica>,
+    rng: Entropy,
+    store: StoreHandle,
+    writing: Writing,
+    network: NetworkHandle,
+    blobs: Arc<BlobStore>,
+    events: mpsc::Sender<Event>,
+    log: Arc<EventLog>,
+    peers: Peers,
+    folders: Folders,
+    pairing: Pairing,
+    known: KnownAddresses,
+    listening: Vec<Address>,
+    serve_slots: crate::network::serve::ServeSlots,
+    direct: direct::Direct,
+    own_name: String,
+    started: Instant,
+    look_again: Instant,
+    /// When memory is to be given back: some time after the last large work.
+    trim: Option<Instant>,
+    stopping: Option<oneshot::Sender<()>>,
+    problems: BTreeMap<ObjectId, Vec<String>>,
+}
+
+impl Driver {
+    /// Runs until the node is asked to stop.
+    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
+        self.report_start();
+        while self.stopping.is_none() {
+            let deadline = self.next_deadline();
+            tokio::select! {
+                event = inbox.recv() => match event {
+                    Some(event) => self.on_event(event),
+                    None => break,
+                },
+                () = sleep_until(deadline) => self.on_tick(),
+            }
+        }
+        self.stop(inbox).await;
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let now = clock::now();
+        let replica = self.replica.as_ref().and_then(Replica::next_deadline);
+        let due = replica.into_iter().chain(self.pairing.next_deadline()).min();
+        let due = due.map(|due| Instant::now() + (due - now)).unwrap_or(self.look_again);
+        due.min(self.look_again).max(Instant::now())
+    }
+
+    fn on_tick(&mut self) {
+        self.drive(Input::Tick);
+        self.drive_pairing(PairInput::Tick);
+        if self.look_again <= Instant::now() {
+            self.look_again = Instant::now() + LOOK_AGAIN;
+            self.look_for_stopped();
+        }
+        if self.trim.take_if(|due| *due <= Instant::now()).is_some() {
+            tokio::task::spawn_blocking(meshwork_host::memory::trim);
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        if matches!(event, Event::Folder { .. } | Event::Fetched { .. } | Event::Locate { .. } | Event::Written { .. })
+        {
+            self.trim = Some(Instant::now() + TRIM_AFTER);
+        }
+        match event {
+            Event::Network(event) => self.on_network(event),
+            Event::Opened { device, stream } => self.control_opened(device, stream),
+            Event::NotOpened { device } => self.control_failed(device),
+            Event::Frame { device, generation, bytes } => {
+                if self.peers.is_current(device, generation) {
+                    self.drive(Input::Frame { peer: device, bytes });
+                }
+            }
+            Event::Sent { device, generation, object, answer, through } => {
+                if self.peers.is_current(device, generation) {
+                    self.drive(Input::Sent { peer: device, object, answer, through });
+                }
+            }
+            Event::Ended { device, generation, reason } => self.control_ended(device, generation, &reason),
+            Event::Written { tickets, durable } => {
+                self.writing.busy = false;
+                for ticket in tickets {
+                    self.drive(Input::Persisted { ticket, durable });
+                    self.persisted_for_pairing(ticket, durable);
+                }
+                self.write_out();
+            }
+            Event::Folder { object, input } => self.drive(Input::Folder { object, input }),
+            Event::Fetched { ticket, outcomes } => self.drive(Input::Fetched { ticket, outcomes }),
+            Event::Locate { object, content, reply } => {
+                // The peer may have gone meanwhile.
+                let _ = reply.send(self.locate(object, content));
+            }
+            Event::Pairing(input) => self.drive_pairing(input),
+            Event::Command(command) => self.on_command(command),
+        }
+    }
+
+    fn on_network(&mut self, event: NetworkEvent) {
+        match event {
+            NetworkEvent::Listening { address } => {
+                self.remember_port(&address);
+                self.listening.push(address);
+            }
+            NetworkEvent::NotListening { address } => self.listening.retain(|known| *known != address),
+            NetworkEvent::PeerUp { device, path } => self.peer_up(device, path.as_str()),
+            NetworkEvent::PeerDown { device, reason } => self.peer_down(device, &format!("{reason:?}")),
+            NetworkEvent::Stream { device, protocol, stream } => match protocol {
+                wire::CONTROL => self.control_opened(device, stream),
+                wire::CHUNKS => self.serve_chunks(device, stream),
+                wire::PAIR => self.drive_pairing(PairInput::Incoming { device, stream }),
+                _ => drop(stream),
+            },
+            NetworkEvent::Discovered { device, addresses } => self.discovered(device, addresses),
+            NetworkEvent::Refused { device, address, reason } => {
+                tracing::debug!(device = ?device, address, reason, "a connection was refused");
+            }
+        }
+    }
+
+    /// Gives the replica an input and carries out what it asks for.
+    pub(crate) fn drive(&mut self, input: Input) {
+        let Some(replica) = &mut self.replica else { return };
+        let outputs = replica.handle(clock::now(), &mut self.rng, input);
+        self.carry_out(outputs);
+    }
+
+    pub(crate) fn carry_out(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Persist { ticket, entries } => {
+                    self.writing.tickets.push(ticket);
+                    self.writing.entries.extend(entries.into_iter().map(new_entry));
+                }
+                Output::Send { peer, frame } => self.peers.send(peer, &frame),
+                Output::Serve { peer, object, places, answer } => self.peers.serve(peer, object, places, answer),
+                Output::Disconnect { peer, reason } => self.disconnect(peer, reason),
+                Output::List(object, paths) => self.folders.list(object, paths),
+                Output::Hash(object, files) => self.folders.hash(object, files, &self.blobs),
+                Output::Place(object, steps, kept) => self.folders.place(object, steps, kept),
+                Output::Base { object, own_seq, changes } => {
+                    rows::rows(object, own_seq, &changes, &mut self.writing.rows);
+                }
+                Output::Fetch { ticket, peer, object, files } => self.fetch(ticket, peer, object, files),
+                Output::PeersChanged => self.allow_peers(),
+                Output::Event(event) => self.on_replica_event(event),
+            }
+        }
+        self.write_out();
+    }
+
+    /// Writes what has gathered, one lot at a time: so everything is written in the order in which it
+    /// was asked for, and what gathers meanwhile shares the next flush of the disk.
+    fn write_out(&mut self) {
+        if self.writing.busy || self.writing.is_empty() {
+            return;
+        }
+        self.writing.busy = true;
+        let tickets = std::mem::take(&mut self.writing.tickets);
+        let entries = std::mem::take(&mut self.writing.entries);
+        let rows = std::mem::take(&mut self.writing.rows);
+        let (store, events) = (self.store.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let durable = match store.append(entries).await {
+                Ok(_) => true,
+                Err(error) => {
+                    tracing::error!(%error, "records could not be stored");
+                    false
+                }
+            };
+            // Losing rows costs a second look at the files concerned, no more.
+            match store.run(move |store| rows::write(&*store.index(), rows)).await.map(|done| done.map_err(Into::into))
+            {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) | Err(error) => tracing::warn!(%error, "the table of local files could not be written"),
+            }
+            // A loop that has ended needs no answer.
+            let _ = events.send(Event::Written { tickets, durable }).await;
+        });
+    }
+
+    fn on_replica_event(&mut self, event: replica::Event) {
+        match event {
+            replica::Event::FolderKnown(object) => self.folders.remember_convergence(object, self.replica.as_ref()),
+            replica::Event::Refused { peer, error } => {
+                tracing::warn!(peer = %peer.short(), error, "a peer sent something that is not as it must be");
+            }
+            other => self.report(other),
+        }
+    }
+
+    /// Stops in order: no new work, peers told, the log and index on disk.
+    async fn stop(mut self, mut inbox: mpsc::Receiver<Event>) {
+        inbox.close();
+        self.peers.close();
+        self.folders.close();
+        self.network.shutdown().await;
+        while inbox.try_recv().is_ok() {}
+        let flushed = self.store.run(|store| store.index().flush()).await.map(|done| done.map_err(Into::into));
+        if let Err(error) = flushed.and_then(|done: Result<(), crate::store::StoreError>| done) {
+            tracing::error!(%error, "the index could not be written");
+        }
+        if let Some(done) = self.stopping.take() {
+            // Whoever asked may have gone.
+            let _ = done.send(());
+        }
+    }
+}
+
+fn new_entry(stored: Stored) -> NewEntry {
+    match stored {
+        Stored::Control { object, bytes } => NewEntry { object, kind: EntryKind::Control, payload: bytes, head: None },
+        Stored::Record { object, chain, seq, id, own, bytes } => {
+            NewEntry { object, kind: EntryKind::Record { chain, seq }, payload: bytes, head: own.then_some(id) }
+        }
+    }
+}

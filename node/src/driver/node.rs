@@ -1,0 +1,108 @@
+//! The node as others hold it: questions and commands for the loop.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Event,
+    command::{Command, Reply},
+};
+use crate::{
+    api::types::{
+        Device, Folder, FolderAdd, FolderStatus, Join, JoinResult, PairEvent, PairingOffer, RecoveryPhrase,
+        RecoveryWord, Status,
+    },
+    resource::{
+        NodeControl, ResourceError,
+        events::{EventLog, Subscription},
+    },
+};
+
+/// A running node.
+pub struct Node {
+    events: mpsc::Sender<Event>,
+    log: Arc<EventLog>,
+}
+
+impl Node {
+    pub(super) fn new(events: mpsc::Sender<Event>, log: Arc<EventLog>) -> Self {
+        Node { events, log }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, ResourceError> {
+        let (reply, answer) = oneshot::channel();
+        self.events.send(Event::Command(command(reply))).await.map_err(|_| stopping())?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+}
+
+fn stopping() -> ResourceError {
+    ResourceError::new(503, "stopping", "The node is stopping.", "Start it again with `mesh up`.")
+}
+
+impl NodeControl for Node {
+    async fn status(&self) -> Result<Status, ResourceError> {
+        self.ask(Command::Status).await
+    }
+
+    async fn pair_open(&self, yes: bool) -> Result<PairingOffer, ResourceError> {
+        self.ask(|reply| Command::PairOpen { yes, reply }).await
+    }
+
+    async fn pair_wait(&self) -> Result<PairEvent, ResourceError> {
+        self.ask(Command::PairWait).await
+    }
+
+    async fn pair_confirm(&self, yes: bool) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::PairConfirm { yes, reply }).await
+    }
+
+    async fn pair_cancel(&self) -> Result<(), ResourceError> {
+        self.ask(Command::PairCancel).await
+    }
+
+    async fn join(&self, join: Join) -> Result<JoinResult, ResourceError> {
+        self.ask(|reply| Command::Join { join, reply }).await
+    }
+
+    async fn devices(&self) -> Result<Vec<Device>, ResourceError> {
+        self.ask(Command::Devices).await
+    }
+
+    async fn folder_add(&self, add: FolderAdd) -> Result<Folder, ResourceError> {
+        self.ask(|reply| Command::FolderAdd { add, reply }).await
+    }
+
+    async fn folder_get(&self, name_or_id: String, path: String) -> Result<Folder, ResourceError> {
+        self.ask(|reply| Command::FolderGet { name: name_or_id, path: PathBuf::from(path), reply }).await
+    }
+
+    async fn folders(&self) -> Result<Vec<Folder>, ResourceError> {
+        self.ask(Command::Folders).await
+    }
+
+    async fn folder_status(&self, name_or_id: String) -> Result<FolderStatus, ResourceError> {
+        self.ask(|reply| Command::FolderStatus { name: name_or_id, reply }).await
+    }
+
+    async fn recovery_phrase(&self) -> Result<RecoveryPhrase, ResourceError> {
+        self.ask(Command::RecoveryPhrase).await
+    }
+
+    async fn recovery_confirm(&self, words: Vec<RecoveryWord>) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::RecoveryConfirm { words, reply }).await
+    }
+
+    fn events(&self, since: Option<u64>) -> Subscription {
+        self.log.subscribe(since)
+    }
+
+    async fn shutdown(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.events.send(Event::Command(Command::Shutdown(done))).await.is_ok() {
+            // An end without an answer is an end.
+            let _ = stopped.await;
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The stored form of a folder's disk base: rows of one index tree.
+//!
+//! Key: object (32) then `k` directory name | `d` directory | `f` identity name | `o`. Everything of one
+//! change set is put at once, so that the rows and the place in the own chain that they include agree.
+
+use std::collections::BTreeMap;
+
+use meshwork_protocol::{
+    codec,
+    id::{DirId, ObjectId},
+    wire_struct,
+};
+use meshwork_replica::{
+    feed::{Dot, Key, Name},
+    folder::{
+        BaseChange,
+        observed::{DirIdentity, Fingerprint},
+    },
+    replica::StoredBase,
+};
+
+use crate::store::index::{Index, IndexError};
+
+/// The tree.
+const TREE: &str = "base";
+/// Bytes of a row: a few operations at most.
+const ROW_MAX: usize = 64 * 1024;
+
+/// One operation of a key's row.
+struct DotRow {
+    chain: meshwork_protocol::id::ChainId,
+    seq: u64,
+    index: u16,
+}
+wire_struct!(DotRow { chain, seq, index });
+
+struct IdentityRow {
+    device: u64,
+    inode: u64,
+    born_ns: i64,
+}
+wire_struct!(IdentityRow { device, inode, born_ns });
+
+struct FileRow {
+    inode: u64,
+    size: u64,
+    modified_ns: i64,
+    changed_ns: i64,
+    executable: bool,
+}
+wire_struct!(FileRow { inode, size, modified_ns, changed_ns, executable });
+
+/// A row to be put, or removed where there is no value.
+type Row = (Vec<u8>, Option<Vec<u8>>);
+/// Rows to be written, by key.
+pub(super) type Rows = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+fn row(object: ObjectId, change: &BaseChange) -> Row {
+    let key = |tag: u8, parts: &[&[u8]]| [object.0.as_slice(), &[tag], &parts.concat()].concat();
+    match change {
+        BaseChange::Key { key: at, operations } => {
+            let dots: Vec<DotRow> = operations
+                .iter()
+                .map(|op| DotRow { chain: op.dot.chain, seq: op.dot.seq, index: op.dot.index })
+                .collect();
+            let value = (!dots.is_empty()).then(|| codec::encode(&dots));
+            (key(b'k', &[&at.dir.0, at.name.as_bytes()]), value)
+        }
+        BaseChange::Dir { dir, identity } => {
+            let value = identity
+                .map(|is| codec::encode(&IdentityRow { device: is.device, inode: is.inode, born_ns: is.born_ns }));
+            (key(b'd', &[&dir.0]), value)
+        }
+        BaseChange::File { parent, name, fingerprint } => {
+            let value = fingerprint.map(|is| {
+                codec::encode(&FileRow {
+                    inode: is.inode,
+                    size: is.size,
+                    modified_ns: is.modified_ns,
+                    changed_ns: is.changed_ns,
+                    executable: is.executable,
+                })
+            });
+            (key(b'f', &[&identity_bytes(*parent), name.as_bytes()]), value)
+        }
+    }
+}
+
+fn identity_bytes(identity: DirIdentity) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&identity.device.to_be_bytes());
+    bytes[8..16].copy_from_slice(&identity.inode.to_be_bytes());
+    bytes[16..].copy_from_slice(&identity.born_ns.to_be_bytes());
+    bytes
+}
+
+/// Reads a folder's disk base. Rows that cannot be read are left out: their files are looked at as if
+/// nothing were known of them.
+pub(super) fn load(index: &dyn Index, object: ObjectId) -> Result<StoredBase, IndexError> {
+    let mut base = StoredBase::default();
+    index.scan_prefix(TREE, &object.0, &mut |key, value| {
+        if read_row(&mut base, key.get(32..).unwrap_or_default(), value).is_none() {
+            tracing::warn!(folder = %object.short(), "a row of the table of local files cannot be read");
+        }
+        true
+    })?;
+    Ok(base)
+}
+
+fn read_row(base: &mut StoredBase, key: &[u8], value: &[u8]) -> Option<()> {
+    let (tag, rest) = key.split_first()?;
+    match tag {
+        b'k' => {
+            let (dir, name) = rest.split_first_chunk()?;
+            let dots: Vec<DotRow> = codec::decode(value, ROW_MAX).ok()?;
+            let dots = dots.iter().map(|row| Dot { chain: row.chain, seq: row.seq, index: row.index });
+            base.keys.push((Key { dir: DirId(*dir), name: Name::new(name).ok()? }, dots.collect()));
+        }
+        b'd' => {
+            let is: IdentityRow = codec::decode(value, ROW_MAX).ok()?;
+            let identity = DirIdentity { device: is.device, inode: is.inode, born_ns: is.born_ns };
+            base.dirs.push((DirId(rest.try_into().ok()?), identity));
+        }
+        b'f' => {
+            let (parent, name) = rest.split_first_chunk::<24>()?;
+            let number = |range: std::ops::Range<usize>| <[u8; 8]>::try_from(parent.get(range)?).ok();
+            let parent = DirIdentity {
+                device: u64::from_be_bytes(number(0..8)?),
+                inode: u64::from_be_bytes(number(8..16)?),
+                born_ns: i64::from_be_bytes(number(16..24)?),
+            };
+            let is: FileRow = codec::decode(value, ROW_MAX).ok()?;
+            let fingerprint = Fingerprint {
+                inode: is.inode,
+                size: is.size,
+                modified_ns: is.modified_ns,
+                changed_ns: is.changed_ns,
+                executable: is.executable,
+            };
+            base.files.push((parent, Name::new(name).ok()?, fingerprint));
+        }
+        b'o' => base.own_seq = u64::from_be_bytes(value.try_into().ok()?),
+        _ => return None,
+    }
+    Some(())
+}
+
+/// The rows of a set of changes; of several changes of one row the last counts.
+pub(super) fn rows(object: ObjectId, own_seq: u64, changes: &[BaseChange], into: &mut Rows) {
+    into.extend(changes.iter().map(|change| row(object, change)));
+    into.insert([object.0.as_slice(), b"o"].concat(), Some(own_seq.to_be_bytes().to_vec()));
+}
+
+/// Writes rows.
+pub(super) fn write(index: &dyn Index, rows: Rows) -> Result<(), IndexError> {
+    let (put, remove): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|(_, value)| value.is_some());
+    index.remove_many(TREE, remove.into_iter().map(|(key, _)| key).collect())?;
+    index.put_many(TREE, put.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
+}

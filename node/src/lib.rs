@@ -1,0 +1,11 @@
+//! The Meshwork node: everything that runs on a device, for the program `mesh` and for programs that embed it.
+
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod daemon;
+pub mod disk;
+pub mod driver;
+pub mod network;
+pub mod resource;
+pub mod store;

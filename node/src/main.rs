@@ -1,0 +1,5 @@
+//! The program `mesh`: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    meshwork::cli::main()
+}

@@ -1,0 +1,9 @@
+//! The network beneath the driver: streams of chunks and the connections that carry them.
+
+pub mod bulk;
+pub mod fetch;
+pub mod frame;
+pub mod serve;
+
+#[cfg(test)]
+mod measure;

@@ -1,0 +1,242 @@
+//! Serves a [`Request`] to this node: routes it to the handler of its resource.
+//!
+//! Doors (the local API, later the console and other devices) translate to a `Request` and back and
+//! decide nothing. What the node does is behind [`NodeControl`].
+
+pub mod events;
+
+mod devices;
+mod folders;
+mod pairing;
+mod recovery;
+mod status;
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::{future::Future, sync::Arc};
+
+use meshwork_protocol::resource::{Request, Response, Verb};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::watch;
+
+use crate::api::types::{
+    Device, Done, EventQuery, Folder, FolderAdd, FolderStatus, Join, JoinResult, PairEvent, PairingOffer, Problem,
+    RecoveryPhrase, RecoveryWord, Status,
+};
+use events::Subscription;
+
+/// The code of [`ResourceError`] for a folder whose key has not arrived yet.
+pub const KEY_NOT_HERE: &str = "key_not_here";
+
+/// Why a request was not granted; the same words go to programs and to people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message} {fix}")]
+pub struct ResourceError {
+    /// An HTTP status, 400 to 599.
+    pub status: u16,
+    /// A word for programs, stable over versions.
+    pub code: &'static str,
+    /// What happened, as a sentence.
+    pub message: String,
+    /// What to do, as a sentence.
+    pub fix: String,
+}
+
+impl ResourceError {
+    /// An error with its two sentences.
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>, fix: impl Into<String>) -> Self {
+        ResourceError { status, code, message: message.into(), fix: fix.into() }
+    }
+
+    /// No resource of this name (404).
+    pub fn not_found(message: impl Into<String>, fix: impl Into<String>) -> Self {
+        ResourceError::new(404, "not_found", message, fix)
+    }
+
+    /// The request does not say something that can be done (400).
+    pub fn bad_request(message: impl Into<String>, fix: impl Into<String>) -> Self {
+        ResourceError::new(400, "bad_request", message, fix)
+    }
+
+    /// The answer that carries this error.
+    pub fn response(&self) -> Response {
+        let problem = Problem {
+            status: self.status,
+            code: self.code.into(),
+            message: self.message.clone(),
+            fix: self.fix.clone(),
+        };
+        Response { status: self.status, body: json_bytes(&problem) }
+    }
+}
+
+/// What a running node can be asked to do. The event loop implements it; every method may be called
+/// at any time and from several tasks at once.
+pub trait NodeControl: Send + Sync + 'static {
+    /// This node in one answer.
+    fn status(&self) -> impl Future<Output = Result<Status, ResourceError>> + Send;
+
+    /// Opens a pairing. An older one that is still open dies. With `yes`, whoever knows the code is let in.
+    fn pair_open(&self, yes: bool) -> impl Future<Output = Result<PairingOffer, ResourceError>> + Send;
+
+    /// Waits for the next event of the open pairing. Must lose no event when the future is dropped
+    /// before it is ready. Fails with 404 `no_pairing` when none is open and no event waits.
+    fn pair_wait(&self) -> impl Future<Output = Result<PairEvent, ResourceError>> + Send;
+
+    /// Answers [`PairEvent::Asked`].
+    fn pair_confirm(&self, yes: bool) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// Closes the open pairing, if there is one; its code dies.
+    fn pair_cancel(&self) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// Enters the mesh of the device that showed the code or link; ready when this device is in.
+    fn join(&self, join: Join) -> impl Future<Output = Result<JoinResult, ResourceError>> + Send;
+
+    /// All devices of the mesh.
+    fn devices(&self) -> impl Future<Output = Result<Vec<Device>, ResourceError>> + Send;
+
+    /// Makes a directory a Live Folder, in place; ready when it is recorded, not when it is scanned.
+    fn folder_add(&self, add: FolderAdd) -> impl Future<Output = Result<Folder, ResourceError>> + Send;
+
+    /// Gives a folder of the mesh a place on this device; ready when that is recorded.
+    fn folder_get(
+        &self,
+        name_or_id: String,
+        path: String,
+    ) -> impl Future<Output = Result<Folder, ResourceError>> + Send;
+
+    /// All folders of the mesh, with or without a place here.
+    fn folders(&self) -> impl Future<Output = Result<Vec<Folder>, ResourceError>> + Send;
+
+    /// How far a folder is on this device.
+    fn folder_status(&self, name_or_id: String) -> impl Future<Output = Result<FolderStatus, ResourceError>> + Send;
+
+    /// The phrase of the root secret, while that is on disk; 410 `root_wiped` afterwards.
+    fn recovery_phrase(&self) -> impl Future<Output = Result<RecoveryPhrase, ResourceError>> + Send;
+
+    /// Compares words of the phrase (at least two, positions different) and wipes the root secret when all are right.
+    fn recovery_confirm(&self, words: Vec<RecoveryWord>) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// Events after `since`; `None` for new ones only. See [`events::EventLog::subscribe`].
+    fn events(&self, since: Option<u64>) -> Subscription;
+
+    /// Stops: nothing acknowledged is lost. Ready when all is on disk.
+    fn shutdown(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// What a door sends back.
+pub enum Reply {
+    /// One answer.
+    Once(Response),
+    /// Events without end.
+    Events(Subscription),
+}
+
+/// The resources of one node.
+pub struct Resources<N> {
+    node: Arc<N>,
+    stop: watch::Sender<bool>,
+}
+
+impl<N> Clone for Resources<N> {
+    fn clone(&self) -> Self {
+        Resources { node: Arc::clone(&self.node), stop: self.stop.clone() }
+    }
+}
+
+impl<N: NodeControl> Resources<N> {
+    /// The resources of `node`; `stop` becomes true when somebody asks for its shutdown.
+    pub fn new(node: Arc<N>, stop: watch::Sender<bool>) -> Self {
+        Resources { node, stop }
+    }
+
+    /// Becomes true when the node is to stop.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    /// Serves a request; never fails, an error is an answer too.
+    pub async fn serve(&self, request: Request) -> Reply {
+        let verb = request.verb();
+        let path = request.path().clone();
+        let reply = self.route(request).await.unwrap_or_else(|error| Reply::Once(error.response()));
+        let status = if let Reply::Once(response) = &reply { response.status } else { 200 };
+        tracing::debug!(%verb, %path, status, "request");
+        reply
+    }
+
+    async fn route(&self, request: Request) -> Result<Reply, ResourceError> {
+        let node = &*self.node;
+        let components: Vec<&str> = request.path().components().iter().map(String::as_str).collect();
+        let response = match components.as_slice() {
+            ["v1", "status"] => status::status(node, &request).await?,
+            ["v1", "shutdown"] => status::shutdown(&self.stop, &request)?,
+            ["v1", "devices"] => devices::devices(node, &request).await?,
+            ["v1", "pairing"] => pairing::pairing(node, &request).await?,
+            ["v1", "pairing", "confirm"] => pairing::confirm(node, &request).await?,
+            ["v1", "join"] => pairing::join(node, &request).await?,
+            ["v1", "folders"] => folders::folders(node, &request).await?,
+            ["v1", "folders", name] => folders::folder(node, &request, name).await?,
+            ["v1", "folders", name, "status"] => folders::status(node, &request, name).await?,
+            ["v1", "recovery"] => recovery::phrase(node, &request).await?,
+            ["v1", "recovery", "confirm"] => recovery::confirm(node, &request).await?,
+            ["v1", "events"] => return self.events(&request),
+            _ => {
+                return Err(ResourceError::not_found(
+                    format!("There is no resource {}.", request.path()),
+                    "The resources are listed in the documentation of the local API.",
+                ));
+            }
+        };
+        Ok(Reply::Once(response))
+    }
+
+    fn events(&self, request: &Request) -> Result<Reply, ResourceError> {
+        match request.verb() {
+            Verb::Get => Ok(Reply::Events(self.node.events(body::<EventQuery>(request)?.since))),
+            _ => Err(wrong_verb(request)),
+        }
+    }
+}
+
+/// A success with this JSON.
+fn answer<T: Serialize>(status: u16, value: &T) -> Response {
+    Response { status, body: json_bytes(value) }
+}
+
+/// A success that has nothing to tell.
+fn done(status: u16) -> Response {
+    answer(status, &Done {})
+}
+
+/// The body of a request; an empty one counts as an object without fields.
+fn body<T: DeserializeOwned>(request: &Request) -> Result<T, ResourceError> {
+    let text = if request.body().is_empty() { b"{}" } else { request.body() };
+    serde_json::from_slice(text).map_err(|error| {
+        ResourceError::bad_request(
+            format!("The body of {} {} cannot be read: {error}.", request.verb(), request.path()),
+            "Send the JSON object that the documentation of the local API shows for it.",
+        )
+    })
+}
+
+/// The resource exists, but does not know this verb (405).
+fn wrong_verb(request: &Request) -> ResourceError {
+    ResourceError::new(
+        405,
+        "wrong_verb",
+        format!("{} cannot be used on {}.", request.verb(), request.path()),
+        "The documentation of the local API shows the verbs of each resource.",
+    )
+}
+
+fn json_bytes<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_else(|error| {
+        tracing::error!(%error, "an answer could not be written as JSON");
+        br#"{"status":500,"code":"internal","message":"The answer could not be written.","fix":"Report this."}"#
+            .to_vec()
+    })
+}

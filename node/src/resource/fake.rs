@@ -1,0 +1,188 @@
+//! A node without network and disk, for tests of everything above it.
+
+use std::{
+    future::pending,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use meshwork_protocol::time::Timestamp;
+
+use super::{
+    NodeControl, ResourceError,
+    events::{self, EventLog, Subscription},
+};
+use crate::api::types::{
+    Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, PairEvent, PairingOffer, RecoveryPhrase,
+    RecoveryWord, Status,
+};
+
+pub(crate) const DEVICE: &str = "d1d1d1d1";
+pub(crate) const CODE: &str = "7-apple-river-stone";
+const WORDS: [&str; 4] = ["army", "boat", "cave", "dune"];
+
+#[derive(Default)]
+struct State {
+    folders: Vec<Folder>,
+    pairing: Vec<PairEvent>,
+    open: bool,
+    wiped: bool,
+}
+
+/// Keeps what it is told and answers from it.
+#[derive(Default)]
+pub(crate) struct FakeNode {
+    state: Mutex<State>,
+    pub(crate) log: EventLog,
+    pub(crate) stopped: Arc<AtomicBool>,
+}
+
+impl FakeNode {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn post(&self, text: &str) -> u64 {
+        self.log.post(Timestamp(1_000_000), events::FILE_PLACED, text, [("path", text)])
+    }
+
+    /// Puts an event of the open pairing in line.
+    pub(crate) fn pairing_event(&self, event: PairEvent) {
+        self.state().pairing.push(event);
+    }
+}
+
+fn folder_status(folder: &Folder) -> Option<FolderStatus> {
+    Some(FolderStatus {
+        id: folder.id.clone(),
+        title: folder.title.clone(),
+        path: folder.path.clone()?,
+        state: FolderState::Idle,
+        files: 3,
+        bytes: 4_096,
+        waiting_files: 0,
+        waiting_bytes: 0,
+        rate: 0,
+        conflicts: 0,
+        problems: Vec::new(),
+    })
+}
+
+fn no_folder() -> ResourceError {
+    ResourceError::not_found("This mesh has no such folder.", "Look at the list.")
+}
+
+impl NodeControl for FakeNode {
+    async fn status(&self) -> Result<Status, ResourceError> {
+        let state = self.state();
+        Ok(Status {
+            device: DEVICE.to_owned(),
+            name: "laptop".to_owned(),
+            mesh: "e2e2e2e2".to_owned(),
+            root_on_disk: !state.wiped,
+            addresses: vec!["127.0.0.1:4711".to_owned()],
+            peers: Vec::new(),
+            folders: state.folders.iter().filter_map(folder_status).collect(),
+            uptime: 5,
+            version: "0.0.0".to_owned(),
+        })
+    }
+
+    async fn pair_open(&self, _yes: bool) -> Result<PairingOffer, ResourceError> {
+        self.state().open = true;
+        Ok(PairingOffer { code: CODE.to_owned(), link: format!("meshwork:{CODE}"), expires_in_s: 600 })
+    }
+
+    async fn pair_wait(&self) -> Result<PairEvent, ResourceError> {
+        let next = {
+            let mut state = self.state();
+            if !state.open {
+                return Err(ResourceError::new(404, "no_pairing", "No pairing is open.", "Open one."));
+            }
+            (!state.pairing.is_empty()).then(|| state.pairing.remove(0))
+        };
+        match next {
+            Some(event) => Ok(event),
+            None => pending().await,
+        }
+    }
+
+    async fn pair_confirm(&self, yes: bool) -> Result<(), ResourceError> {
+        let (device, name) = ("d2".to_owned(), "desktop".to_owned());
+        let outcome = match yes {
+            true => PairEvent::Paired { device, name },
+            false => PairEvent::Failed { reason: "You refused the device.".to_owned() },
+        };
+        self.state().pairing.push(outcome);
+        Ok(())
+    }
+
+    async fn pair_cancel(&self) -> Result<(), ResourceError> {
+        self.state().open = false;
+        Ok(())
+    }
+
+    async fn join(&self, join: Join) -> Result<JoinResult, ResourceError> {
+        if join.code != CODE {
+            return Err(ResourceError::new(403, "wrong_code", "The code is wrong.", "Ask for a new one."));
+        }
+        Ok(JoinResult { mesh: "e2e2e2e2".to_owned(), device: "d2".to_owned(), name: "desktop".to_owned() })
+    }
+
+    async fn devices(&self) -> Result<Vec<Device>, ResourceError> {
+        let (device, name, role) = (DEVICE.to_owned(), "laptop".to_owned(), "admin".to_owned());
+        Ok(vec![Device { device, name, role, here: true, connected: true }])
+    }
+
+    async fn folder_add(&self, add: FolderAdd) -> Result<Folder, ResourceError> {
+        let title = add.title.unwrap_or_else(|| "untitled".to_owned());
+        let id = format!("f{}", self.state().folders.len());
+        let folder = Folder { id, title, path: Some(add.path), files: 3, bytes: 4_096 };
+        self.state().folders.push(folder.clone());
+        Ok(folder)
+    }
+
+    async fn folder_get(&self, name_or_id: String, path: String) -> Result<Folder, ResourceError> {
+        let mut state = self.state();
+        let named = |folder: &&mut Folder| folder.id == name_or_id || folder.title == name_or_id;
+        let folder = state.folders.iter_mut().find(named).ok_or_else(no_folder)?;
+        folder.path = Some(path);
+        Ok(folder.clone())
+    }
+
+    async fn folders(&self) -> Result<Vec<Folder>, ResourceError> {
+        Ok(self.state().folders.clone())
+    }
+
+    async fn folder_status(&self, name_or_id: String) -> Result<FolderStatus, ResourceError> {
+        let state = self.state();
+        let named = |folder: &&Folder| folder.id == name_or_id || folder.title == name_or_id;
+        state.folders.iter().find(named).and_then(folder_status).ok_or_else(no_folder)
+    }
+
+    async fn recovery_phrase(&self) -> Result<RecoveryPhrase, ResourceError> {
+        if self.state().wiped {
+            return Err(ResourceError::new(410, "root_wiped", "The root secret is gone.", "Use what you wrote down."));
+        }
+        Ok(RecoveryPhrase { words: WORDS.map(str::to_owned).to_vec() })
+    }
+
+    async fn recovery_confirm(&self, words: Vec<RecoveryWord>) -> Result<(), ResourceError> {
+        let right = |word: &RecoveryWord| WORDS.get(word.position.wrapping_sub(1)) == Some(&word.word.as_str());
+        if !words.iter().all(right) {
+            return Err(ResourceError::new(403, "wrong_words", "The words are not those.", "Look again."));
+        }
+        self.state().wiped = true;
+        Ok(())
+    }
+
+    fn events(&self, since: Option<u64>) -> Subscription {
+        self.log.subscribe(since)
+    }
+
+    async fn shutdown(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,41 @@
+//! `/v1/recovery` and `/v1/recovery/confirm`.
+
+use std::collections::BTreeSet;
+
+use meshwork_protocol::resource::{Request, Response, Verb};
+
+use super::{NodeControl, ResourceError, answer, body, done, wrong_verb};
+use crate::api::types::RecoveryConfirm;
+
+/// Words that must be told to prove that the phrase was written down.
+const WORDS_MIN: usize = 2;
+/// Words of the longest phrase that BIP-39 knows.
+const WORDS_MAX: usize = 24;
+
+pub(super) async fn phrase<N: NodeControl>(node: &N, request: &Request) -> Result<Response, ResourceError> {
+    match request.verb() {
+        Verb::Get => Ok(answer(200, &node.recovery_phrase().await?)),
+        _ => Err(wrong_verb(request)),
+    }
+}
+
+pub(super) async fn confirm<N: NodeControl>(node: &N, request: &Request) -> Result<Response, ResourceError> {
+    match request.verb() {
+        Verb::Post => {
+            let RecoveryConfirm { words } = body(request)?;
+            let positions: BTreeSet<usize> = words.iter().map(|word| word.position).collect();
+            let fits = (WORDS_MIN..=WORDS_MAX).contains(&words.len())
+                && positions.len() == words.len()
+                && positions.iter().all(|position| (1..=WORDS_MAX).contains(position));
+            if !fits {
+                return Err(ResourceError::bad_request(
+                    "At least two words of the phrase are needed, each with its own position from 1.",
+                    "Look at the phrase that you wrote down and give two of its words.",
+                ));
+            }
+            node.recovery_confirm(words).await?;
+            Ok(done(200))
+        }
+        _ => Err(wrong_verb(request)),
+    }
+}

@@ -1,0 +1,312 @@
+//! Some replicas, the records they wrote, and the judges that look at every step.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use meshwork_protocol::id::{ChainId, ContentId, DirId};
+
+use super::tree::{Flat, Shows, Tree, flat};
+use crate::feed::{
+    Dot, Edits, FeedMap, Key, NewOperation, Operation, Value, View, decode, diff, diff::diff_unsettled, encode,
+};
+
+/// A rule that is broken on purpose, to see that the judges notice.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Plant {
+    None,
+    /// Operations replace what the replica holds rather than what the disk showed.
+    ReplicaAsBase,
+    /// What depends on a touched name is left to jump.
+    Unsettled,
+}
+
+#[derive(Clone)]
+pub struct Record {
+    pub chain: usize,
+    pub seq: u64,
+    height: u64,
+    context: u128,
+    operations: Vec<Arc<Operation>>,
+}
+
+#[derive(Clone, Default)]
+pub struct Replica {
+    pub held: u128,
+    pub map: FeedMap,
+    pub disk: FeedMap,
+}
+
+pub struct World {
+    pub records: Vec<Record>,
+    pub replicas: Vec<Replica>,
+    pub plant: Plant,
+    pub operations: usize,
+    pub log: Vec<String>,
+}
+
+pub type Judged<T = ()> = Result<T, String>;
+
+fn bits(set: u128) -> impl DoubleEndedIterator<Item = usize> {
+    (0..128).filter(move |bit| set >> bit & 1 == 1)
+}
+
+fn chain_id(chain: usize) -> ChainId {
+    ChainId([u8::try_from(chain).unwrap() + 1; 16])
+}
+
+impl World {
+    pub fn new(replicas: usize, plant: Plant) -> World {
+        let replicas = vec![Replica::default(); replicas];
+        World { records: Vec::new(), replicas, plant, operations: 0, log: Vec::new() }
+    }
+
+    fn record_of(&self, dot: &Dot) -> Option<usize> {
+        self.records.iter().position(|record| chain_id(record.chain) == dot.chain && record.seq == dot.seq)
+    }
+
+    /// A user edits the tree on the disk of a replica. False when nothing came of it.
+    pub fn user(&mut self, author: usize, change: impl FnOnce(&mut Tree)) -> Judged<bool> {
+        let replica = &self.replicas[author];
+        let view = replica.disk.view();
+        let (before, viewed) = (flat(&view), Tree::of(&view));
+        let mut tree = viewed.clone();
+        change(&mut tree);
+        let want = tree.flat();
+        let edits = tree.edits(&viewed);
+        let mut operations = self.diff(author, &edits)?;
+        if operations.is_empty() {
+            return if want == before { Ok(false) } else { Err("I5: no operation for a change".into()) };
+        }
+        for dot in operations.iter().flat_map(|operation| &operation.base) {
+            self.judge_replaced(&before, dot)?;
+        }
+        self.log.push(format!(
+            "{author}: {} -> {}",
+            describe(&edits),
+            operations.iter().map(brief).collect::<String>()
+        ));
+        operations.sort_by_key(|operation| std::cmp::Reverse(operation.key.clone()));
+        let record = self.write(author, &operations)?;
+        let operations = &self.records[record].operations;
+        self.replicas[author].disk.apply(operations, |_| true);
+        let got = flat(&self.replicas[author].disk.view());
+        if got != want {
+            return Err(format!("I5: the disk of {author}\n before {before:?}\n wants {want:?}\n gets {got:?}"));
+        }
+        self.receive(author, record)?;
+        Ok(true)
+    }
+
+    fn diff(&self, author: usize, edits: &Edits) -> Judged<Vec<NewOperation>> {
+        let Replica { map, disk, .. } = &self.replicas[author];
+        let operations =
+            if self.plant == Plant::Unsettled { diff_unsettled(disk, edits) } else { diff(disk, map, edits) };
+        let mut operations = operations.map_err(|error| format!("edits refused: {error}"))?;
+        if self.plant == Plant::ReplicaAsBase {
+            for operation in &mut operations {
+                let held: BTreeSet<Dot> = map.at(&operation.key).iter().map(|live| live.dot).collect();
+                operation.base =
+                    held.into_iter().chain(operation.base.drain(..)).collect::<BTreeSet<_>>().into_iter().collect();
+            }
+        }
+        Ok(operations)
+    }
+
+    fn judge_replaced(&self, before: &Flat, dot: &Dot) -> Judged {
+        let record = self.record_of(dot).ok_or("a base names an unknown record")?;
+        let replaced = &self.records[record].operations[usize::from(dot.index)];
+        match &replaced.value {
+            Value::File(file) if !before.values().any(|shown| is_content(shown, file.content)) => {
+                Err(format!("I6: replaces {:?}, which its author never saw", replaced.key))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes one record through the form it has on the wire.
+    fn write(&mut self, author: usize, operations: &[NewOperation]) -> Judged<usize> {
+        let context = self.replicas[author].held;
+        let seq = 1 + self.records.iter().filter(|record| record.chain == author).count() as u64;
+        let height = 1 + bits(context).map(|record| self.records[record].height).max().unwrap_or(0);
+        let bytes = encode(operations).map_err(|error| format!("not written: {error}"))?;
+        let operations = decode(&bytes, chain_id(author), seq, height).map_err(|error| format!("void: {error}"))?;
+        self.operations += operations.len();
+        let operations = operations.into_iter().map(Arc::new).collect();
+        self.records.push(Record { chain: author, seq, height, context, operations });
+        Ok(self.records.len() - 1)
+    }
+
+    fn receive(&mut self, to: usize, record: usize) -> Judged {
+        let mut map = std::mem::take(&mut self.replicas[to].map);
+        let Record { context, operations, .. } = &self.records[record];
+        let in_context = |dot: &Dot| self.record_of(dot).is_some_and(|record| context >> record & 1 == 1);
+        map.apply(operations, in_context);
+        self.replicas[to].map = map;
+        self.replicas[to].held |= 1 << record;
+        self.judge(to)
+    }
+
+    /// Records that `from` could hand to `to` now.
+    pub fn ready(&self, from: usize, to: usize) -> Vec<usize> {
+        let (held, missing) = (self.replicas[to].held, self.replicas[from].held & !self.replicas[to].held);
+        bits(missing).filter(|record| self.records[*record].context & !held == 0).collect()
+    }
+
+    pub fn deliver(&mut self, to: usize, record: usize) -> Judged {
+        let Record { chain, seq, .. } = self.records[record];
+        self.log.push(format!("{to} gets {chain}.{seq}"));
+        self.receive(to, record)
+    }
+
+    pub fn sync(&mut self, from: usize, to: usize) -> Judged {
+        while let Some(record) = self.ready(from, to).first() {
+            self.deliver(to, *record)?;
+        }
+        Ok(())
+    }
+
+    /// Puts what the replica holds under the chosen keys on its disk.
+    pub fn place(&mut self, at: usize, mut chosen: impl FnMut(&Key) -> bool) {
+        let Replica { map, disk, .. } = &mut self.replicas[at];
+        let keys: BTreeSet<Key> = map.keys().chain(disk.keys()).cloned().collect();
+        for key in keys {
+            if disk.at(&key) != map.at(&key) && chosen(&key) {
+                let live = map.at(&key).to_vec();
+                disk.set_key(key.clone(), live);
+                self.log.push(format!("{at} places {:?}", key));
+            }
+        }
+    }
+
+    fn judge(&self, at: usize) -> Judged {
+        let Replica { held, map, disk } = &self.replicas[at];
+        let fresh = self.by_definition(*held);
+        if fresh != *map {
+            return Err(format!("I1: the map of {at} is not the function of its records"));
+        }
+        if *fresh.skeleton() != *map.skeleton() {
+            return Err(format!("I1: the directories of {at} were not computed again"));
+        }
+        judge_view(&map.view())?;
+        judge_view(&disk.view())
+    }
+
+    /// The live operations of a set of records by the definition.
+    fn by_definition(&self, held: u128) -> FeedMap {
+        let mut replaced: BTreeSet<(Dot, &Key)> = BTreeSet::new();
+        for record in bits(held).map(|record| &self.records[record]) {
+            for operation in &record.operations {
+                let known = |dot: &&Dot| self.record_of(dot).is_some_and(|base| record.context >> base & 1 == 1);
+                replaced.extend(operation.base.iter().filter(known).map(|dot| (*dot, &operation.key)));
+            }
+        }
+        let mut live: BTreeMap<Key, Vec<Arc<Operation>>> = BTreeMap::new();
+        for operation in bits(held).rev().flat_map(|record| &self.records[record].operations) {
+            if !replaced.contains(&(operation.dot, &operation.key)) {
+                live.entry(operation.key.clone()).or_default().push(operation.clone());
+            }
+        }
+        let mut map = FeedMap::default();
+        live.into_iter().for_each(|(key, live)| map.set_key(key, live));
+        map
+    }
+
+    /// Everybody gets everything: all trees are equal, and nothing is gone without a successor.
+    pub fn finish(&mut self) -> Judged {
+        let replicas = self.replicas.len();
+        for (from, to) in (0..2 * replicas).flat_map(|from| (0..replicas).map(move |to| (from % replicas, to))) {
+            if from != to {
+                self.sync(from, to)?;
+            }
+        }
+        let trees: Vec<Flat> = self.replicas.iter().map(|replica| flat(&replica.map.view())).collect();
+        if trees.windows(2).any(|pair| pair[0] != pair[1]) {
+            return Err("I8: the trees differ".into());
+        }
+        for (at, tree) in trees.iter().enumerate() {
+            self.place(at, |_| true);
+            if self.replicas[at].disk != self.replicas[at].map || flat(&self.replicas[at].disk.view()) != *tree {
+                return Err(format!("I8: the disk of {at} differs from its map when all is placed"));
+            }
+        }
+        self.judge_ledger(&trees[0])
+    }
+
+    fn judge_ledger(&self, tree: &Flat) -> Judged {
+        let all = || self.records.iter().flat_map(|record| &record.operations);
+        let replaced: BTreeSet<Dot> = all().flat_map(|operation| operation.base.iter().copied()).collect();
+        for operation in all() {
+            let Value::File(file) = &operation.value else { continue };
+            if !replaced.contains(&operation.dot) && !tree.values().any(|shown| is_content(shown, file.content)) {
+                return Err(format!("I9: {:?} is gone without a successor", operation.key));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_content(shown: &Shows, is: ContentId) -> bool {
+    matches!(shown, Shows::File { content, .. } if *content == is)
+}
+
+fn judge_view(view: &View<'_>) -> Judged {
+    let tree = view.flatten();
+    let live = || view.map().iter().flatten();
+    let shown: BTreeSet<Dot> = tree.values().flat_map(|entry| entry.sources()).map(|source| source.dot).collect();
+    for operation in live() {
+        let is_file = operation.value.file().is_some();
+        if is_file && !shown.contains(&operation.dot) {
+            return Err(format!("I3: live {:?} is not shown", operation.key));
+        }
+    }
+    let dots: BTreeSet<Dot> = live().map(|operation| operation.dot).collect();
+    for (path, entry) in &tree {
+        if !entry.sources().iter().all(|source| dots.contains(&source.dot))
+            || entry.file().is_some_and(|_| entry.sources().is_empty())
+        {
+            return Err(format!("I4: {path:?} is shown and not live"));
+        }
+    }
+    judge_lookups(view)
+}
+
+/// Whatever way a page or a directory is looked up, it is the same.
+fn judge_lookups(view: &View<'_>) -> Judged {
+    for node in view.nodes() {
+        for (name, entry) in view.page(node) {
+            if view.entry_in(node, &name).as_ref() != Some(&entry) {
+                return Err(format!("page and entry differ at {name:?}"));
+            }
+            if let Some(child) = entry.node()
+                && view.slot_of(child) != Some((node, name))
+            {
+                return Err(format!("slot of {child:?} is {:?}", view.slot_of(child)));
+            }
+        }
+        let ids: &[DirId] = view.ids_of(node);
+        if view.node_at(&view.path_of(node)) != Some(node) || ids.iter().any(|dir| view.node_of(*dir) != Some(node)) {
+            return Err(format!("path of {node:?} leads elsewhere"));
+        }
+    }
+    Ok(())
+}
+
+fn describe(edits: &Edits) -> String {
+    edits
+        .edits
+        .iter()
+        .map(|edit| format!("[{:?} {:?} = {:.40}]", edit.at, edit.name, format!("{:?}", edit.now)))
+        .collect()
+}
+
+fn brief(operation: &NewOperation) -> String {
+    let value = match &operation.value {
+        Value::Tombstone => "gone".into(),
+        Value::File(file) => format!("{:?}", file.content),
+        Value::Dir(ids) => format!("{ids:?}"),
+    };
+    let base: Vec<_> = operation.base.iter().map(|dot| (dot.chain.short(), dot.seq, dot.index)).collect();
+    format!(" {:?}/{:?}={value} base {base:?} former {:?};", operation.key.dir, operation.key.name, operation.former)
+}

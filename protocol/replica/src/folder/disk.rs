@@ -1,0 +1,464 @@
+//! The folder's work at the disk: one job at a time, the user's changes first.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use meshwork_protocol::{id::DirId, limits, time::Timestamp};
+use rand_core::CryptoRng;
+
+use super::{
+    Event, Input, Output, State,
+    agree::{Agreement, agreement},
+    base::DiskBase,
+    observed::{DirIdentity, Path, Seen, Step, Stepped},
+    queue::Queue,
+    reconcile::{Plan, Reconcile},
+    scan::{Difference, Findings, Found, FoundFile, Round},
+    steps::{concerns_directory, elsewhere, event_of, moved_directories, parents, place_of},
+};
+use crate::feed::{Edit, Edits, FeedMap, Key, NodeRef, Now, Operation, diff};
+
+/// Looks and plans made one after another, as long as none of them gives the disk anything to do.
+const PLANS: usize = 3;
+
+/// How often a directory that cannot go back to its place is tried to be given another.
+const UNDO_TRIES: usize = 8;
+
+/// What the disk is busy with.
+enum Job {
+    None,
+    List(Round),
+    Hash(Round),
+    Author(Round, Findings),
+    /// Placing, and what the base becomes when all is done.
+    Place(Plan, FeedMap),
+    /// Bringing back what a plan had set aside that could not be carried through; how often that failed.
+    Undo(Vec<Step>, usize),
+}
+
+/// The folder at the disk.
+pub struct Disk {
+    base: DiskBase,
+    job: Job,
+    dirty: BTreeSet<Path>,
+    again: Option<(Timestamp, BTreeSet<Path>)>,
+    queue: Queue,
+    /// Nothing has changed since a plan found nothing to do.
+    fruitless: bool,
+    /// The whole directory has been looked at once.
+    looked: bool,
+    stopped: Option<String>,
+    progress: (usize, usize),
+}
+
+impl Disk {
+    pub fn new(base: DiskBase) -> Self {
+        Disk {
+            base,
+            job: Job::None,
+            dirty: BTreeSet::from([Path::new()]),
+            again: None,
+            queue: Queue::default(),
+            fruitless: false,
+            looked: false,
+            stopped: None,
+            progress: (0, 0),
+        }
+    }
+
+    pub fn base(&self) -> &DiskBase {
+        &self.base
+    }
+
+    pub fn state(&self) -> State {
+        let names = self.queue.len();
+        match (&self.stopped, &self.job) {
+            (Some(reason), _) => State::Stopped { reason: reason.clone() },
+            (None, Job::List(_) | Job::Hash(_) | Job::Author(..)) => {
+                State::Scanning { left: self.progress.0, total: self.progress.1 }
+            }
+            (None, Job::None) if names == 0 && self.dirty.is_empty() => State::Idle,
+            (None, _) => State::Syncing { names },
+        }
+    }
+
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let again = self.again.as_ref().map(|(due, _)| *due);
+        self.queue.next_deadline().into_iter().chain(again).min()
+    }
+
+    /// Compares base and replica at every key of either; at start.
+    pub fn compare_all(&mut self, feed: &FeedMap) {
+        let keys: BTreeSet<Key> = feed.keys().chain(self.base.map().keys()).cloned().collect();
+        self.compare(feed, keys);
+    }
+
+    /// Notes which keys differ between base and replica.
+    pub fn compare(&mut self, feed: &FeedMap, keys: impl IntoIterator<Item = Key>) {
+        self.fruitless = false;
+        for key in keys {
+            self.queue.note(&self.base, feed, key);
+        }
+    }
+
+    pub fn replay_own(&mut self, operations: &[Arc<Operation>]) {
+        self.base.apply_own(operations);
+    }
+
+    pub fn handle(&mut self, now: Timestamp, rng: &mut impl CryptoRng, feed: &FeedMap, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        match input {
+            Input::Dirty(paths) => self.dirty.extend(paths),
+            Input::DirtyEverywhere => self.look_everywhere(),
+            Input::Listed(results) => self.listed(rng, feed, results, &mut out),
+            Input::Hashed(results) => {
+                if let Job::Hash(mut round) = std::mem::replace(&mut self.job, Job::None) {
+                    round.hashed(&self.base, results, rng);
+                    self.conclude(feed, round, &mut out);
+                }
+            }
+            Input::Authored(operations) => self.authored(now, feed, &operations, &mut out),
+            Input::AuthorFailed(reason) => {
+                // Nothing was recorded, so the same is found again when the disk is next looked at.
+                self.job = Job::None;
+                out.push(Output::Event(Event::Problem { path: Path::new(), reason }));
+                self.look_again(now + limits::FETCH_PAUSE_MAX, [Path::new()]);
+            }
+            Input::Placed(outcome) => self.placed(now, feed, outcome, &mut out),
+            Input::Arrived(content) => {
+                self.fruitless = false;
+                self.queue.arrive(&self.base, feed, content);
+            }
+            Input::Tick => self.tick(now, feed),
+        }
+        out.extend(self.advance(now, feed));
+        out
+    }
+
+    fn look_everywhere(&mut self) {
+        let view = self.base.map().view();
+        self.dirty.extend(view.nodes().map(|node| view.path_of(node)));
+        self.dirty.insert(Path::new());
+    }
+
+    /// Looks into directories that were moved and all below them: what changed there just before may be
+    /// reported under the old name.
+    fn look_within(&mut self, tops: &[&Path]) {
+        if !tops.is_empty() {
+            let view = self.base.map().view();
+            let paths = view.nodes().map(|node| view.path_of(node));
+            self.dirty.extend(paths.filter(|path| tops.iter().any(|top| path.starts_with(top))));
+        }
+    }
+
+    fn look_again(&mut self, due: Timestamp, paths: impl IntoIterator<Item = Path>) {
+        self.again.get_or_insert_with(|| (due, BTreeSet::new())).1.extend(paths);
+    }
+
+    fn tick(&mut self, now: Timestamp, feed: &FeedMap) {
+        if let Some((_, paths)) = self.again.take_if(|(due, _)| *due <= now) {
+            self.dirty.extend(paths);
+        }
+        if self.queue.wake(now, &self.base, feed) {
+            self.fruitless = false;
+        }
+    }
+
+    /// Starts the next job when the disk is free.
+    pub fn advance(&mut self, now: Timestamp, feed: &FeedMap) -> Vec<Output> {
+        let mut out = Vec::new();
+        for _ in 0..PLANS {
+            if !matches!(self.job, Job::None) {
+                break;
+            }
+            if !self.dirty.is_empty() {
+                let mut round = Round::new(std::mem::take(&mut self.dirty));
+                out.push(Output::List(round.next_listings()));
+                self.job = Job::List(round);
+            } else if self.stopped.is_none() && self.queue.is_ready() && !self.fruitless {
+                self.reconcile(now, feed, &mut out);
+            }
+        }
+        // What is on disk already need not be fetched, so the first look comes before the first question.
+        self.looked |= matches!(self.job, Job::None | Job::Place(..));
+        if self.looked {
+            let (wanted, unwanted) = self.queue.take_wants();
+            if !wanted.is_empty() {
+                out.push(Output::Want(wanted));
+            }
+            if !unwanted.is_empty() {
+                out.push(Output::Unwant(unwanted));
+            }
+        }
+        let changes = self.base.take_changes();
+        if !changes.is_empty() {
+            out.push(Output::Base(changes));
+        }
+        out
+    }
+
+    fn listed(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        feed: &FeedMap,
+        results: Vec<super::ListResult>,
+        out: &mut Vec<Output>,
+    ) {
+        let Job::List(mut round) = std::mem::replace(&mut self.job, Job::None) else {
+            return;
+        };
+        if let Err(reason) = round.listed(&self.base, results) {
+            if self.stopped.as_ref() != Some(&reason) {
+                out.push(Output::Event(Event::Stopped { reason: reason.clone() }));
+            }
+            self.stopped = Some(reason);
+            return;
+        }
+        if self.stopped.take().is_some() {
+            out.push(Output::Event(Event::Resumed));
+            self.look_everywhere();
+        }
+        let more = round.next_listings();
+        if !more.is_empty() {
+            out.push(Output::List(more));
+            self.job = Job::List(round);
+            return;
+        }
+        round.compare(&self.base, &feed.view(), rng);
+        self.hash_or_conclude(feed, round, out);
+    }
+
+    fn hash_or_conclude(&mut self, feed: &FeedMap, mut round: Round, out: &mut Vec<Output>) {
+        let batch = round.next_hashes();
+        self.progress = round.progress();
+        if batch.is_empty() {
+            return self.conclude(feed, round, out);
+        }
+        out.push(Output::Hash(batch));
+        self.job = Job::Hash(round);
+    }
+
+    /// Turns what a batch found into operations to be signed.
+    fn conclude(&mut self, feed: &FeedMap, mut round: Round, out: &mut Vec<Output>) {
+        let mut findings = round.take_findings();
+        for (path, reason) in findings.problems.drain(..) {
+            out.push(Output::Event(Event::Problem { path, reason }));
+        }
+        let agreement = agreement(self.base.map(), feed, &findings.differences);
+        self.adopt(feed, agreement, &mut round, &mut findings);
+        self.recognise(&findings.dirs);
+        let edits = edits_of(&self.base, &findings);
+        match diff(self.base.map(), feed, &edits) {
+            Ok(operations) => {
+                out.push(Output::Author(operations));
+                self.job = Job::Author(round, findings);
+            }
+            // The tree changed between two listings of the round: look at all of it again.
+            Err(error) => {
+                let path = Path::new();
+                out.push(Output::Event(Event::Problem { path, reason: format!("the folder is changing: {error}") }));
+                self.look_everywhere();
+            }
+        }
+    }
+
+    /// Takes over what the replica has as the disk shows it: that is nothing new, and the base learns it.
+    fn adopt(&mut self, feed: &FeedMap, agreement: Agreement, round: &mut Round, findings: &mut Findings) {
+        for key in &agreement.keys {
+            self.base.set_key(key.clone(), feed.at(key).to_vec());
+        }
+        self.compare(feed, agreement.keys);
+        let (mut rest, mut held) = (Vec::new(), Vec::new());
+        for (number, difference) in std::mem::take(&mut findings.differences).into_iter().enumerate() {
+            if agreement.settled.contains(&number) {
+                continue;
+            }
+            // The other name of a conflict may be among the files that are still to be read.
+            let wait = agreement.partial.contains(&number) && !round.is_complete();
+            if wait { held.push(difference) } else { rest.push(difference) }
+        }
+        findings.differences = rest;
+        let identity =
+            |dir: DirId| findings.dirs.iter().find(|(known, _)| *known == dir).map(|(_, identity)| *identity);
+        let slots: BTreeSet<_> = held
+            .iter()
+            .filter_map(|d| Some((identity(d.at).or_else(|| self.base.identity(d.at))?, d.name.clone())))
+            .collect();
+        let of_held = |file: &FoundFile| slots.contains(&(file.0, file.1.clone()));
+        let (files, other) = std::mem::take(&mut findings.files).into_iter().partition(of_held);
+        findings.files = other;
+        round.hold(held, files);
+    }
+
+    /// Remembers which directory on disk is which; a directory of several ids is known by each of them.
+    fn recognise(&mut self, dirs: &[(DirId, DirIdentity)]) {
+        for (dir, identity) in dirs {
+            let view = self.base.map().view();
+            let ids = view.node_of(*dir).map(|node| view.ids_of(node).to_vec()).unwrap_or_default();
+            ids.into_iter().for_each(|id| self.base.bind(id, *identity));
+        }
+    }
+
+    fn authored(&mut self, now: Timestamp, feed: &FeedMap, operations: &[Arc<Operation>], out: &mut Vec<Output>) {
+        let Job::Author(round, findings) = std::mem::replace(&mut self.job, Job::None) else {
+            return;
+        };
+        self.base.apply_own(operations);
+        self.recognise(&findings.dirs);
+        for (parent, name, fingerprint) in findings.files {
+            self.base.set_file(parent, name, fingerprint);
+        }
+        self.base.forget_gone();
+        self.compare(feed, operations.iter().map(|op| op.key.clone()).collect::<Vec<_>>());
+        if !operations.is_empty() {
+            out.push(Output::Event(Event::Recorded { operations: operations.len() }));
+        }
+        if !findings.again.is_empty() {
+            self.look_again(now + limits::UNSTABLE_PAUSE, findings.again);
+        }
+        if round.is_complete() {
+            self.progress = (0, 0);
+        } else {
+            self.hash_or_conclude(feed, round, out);
+        }
+    }
+
+    fn reconcile(&mut self, now: Timestamp, feed: &FeedMap, out: &mut Vec<Output>) {
+        let keys = self.queue.choose(&self.base, feed);
+        if keys.is_empty() {
+            self.fruitless = true;
+            return;
+        }
+        let target = self.base.map().with(feed, &keys);
+        let (base, arrived) = (&self.base, self.queue.arrived());
+        match (Reconcile { base, target: &target, keys: &keys, arrived }).plan() {
+            Ok(plan) if plan.steps.is_empty() => self.settle(feed, &plan, &target, &[]),
+            Ok(plan) => {
+                out.push(Output::Place(plan.steps.clone(), plan.kept()));
+                self.job = Job::Place(plan, target);
+            }
+            Err(unknown) => {
+                self.queue.defer(now, unknown.keys);
+                self.dirty.extend(unknown.look);
+            }
+        }
+    }
+
+    fn settle(&mut self, feed: &FeedMap, plan: &Plan, target: &FeedMap, seen: &[Option<Seen>]) {
+        plan.settle(&mut self.base, target, seen);
+        self.compare(feed, plan.keys.iter().cloned());
+    }
+
+    fn placed(&mut self, now: Timestamp, feed: &FeedMap, outcome: Result<Vec<Stepped>, String>, out: &mut Vec<Output>) {
+        match std::mem::replace(&mut self.job, Job::None) {
+            Job::Place(plan, target) => match outcome {
+                Ok(stepped) => self.stepped(now, feed, (plan, target), stepped, out),
+                Err(reason) => {
+                    out.push(Output::Event(Event::Problem { path: Path::new(), reason }));
+                    plan.steps.iter().for_each(|step| self.use_up(step));
+                    self.queue.defer(now, plan.keys);
+                    self.look_everywhere();
+                }
+            },
+            Job::Undo(steps, tries) => {
+                let outcomes = outcome.unwrap_or_default();
+                let done = |number: usize| matches!(outcomes.get(number), Some(Stepped::Done(_)));
+                let left = steps.iter().enumerate().filter(|(number, _)| !done(*number)).map(|(_, step)| step);
+                self.bring_back(elsewhere(left, tries), tries + 1, out);
+                self.look_everywhere();
+            }
+            other => self.job = other,
+        }
+    }
+
+    /// All steps done: the base is the target. Else nothing is taken for granted: the disk is looked at,
+    /// and what it shows as the replica has it is adopted.
+    fn stepped(
+        &mut self,
+        now: Timestamp,
+        feed: &FeedMap,
+        (plan, target): (Plan, FeedMap),
+        stepped: Vec<Stepped>,
+        out: &mut Vec<Output>,
+    ) {
+        let done: Vec<bool> = stepped.iter().map(|outcome| matches!(outcome, Stepped::Done(_))).collect();
+        for (step, outcome) in plan.steps.iter().zip(&stepped) {
+            self.use_up(step);
+            match outcome {
+                Stepped::Done(_) => out.extend(event_of(step).map(Output::Event)),
+                Stepped::Changed => {}
+                Stepped::Refused { reason } => {
+                    let (path, reason) = (place_of(step).clone(), reason.clone());
+                    out.push(Output::Event(Event::Problem { path, reason }));
+                }
+            }
+        }
+        if done.iter().all(|done| *done) {
+            self.dirty.extend(plan.untold(&stepped));
+            let seen: Vec<Option<Seen>> = stepped.into_iter().map(seen).collect();
+            self.settle(feed, &plan, &target, &seen);
+            return self.look_within(&plan.steps.iter().flat_map(moved_directories).collect::<Vec<_>>());
+        }
+        let displaced: Vec<_> = plan.displaced(&done).cloned().collect();
+        displaced.iter().for_each(|(key, dot)| self.base.unshow(key, dot));
+        self.compare(feed, displaced.into_iter().map(|(key, _)| key));
+        self.queue.defer(now, plan.failed(&done));
+        if plan.steps.iter().any(concerns_directory) {
+            self.look_everywhere();
+        }
+        self.dirty.extend(plan.steps.iter().flat_map(parents));
+        self.bring_back(plan.undo(&done), 0, out);
+    }
+
+    /// Nothing may stay aside: the next look would take it for deleted.
+    fn bring_back(&mut self, steps: Vec<Step>, tries: usize, out: &mut Vec<Output>) {
+        if steps.is_empty() {
+            return;
+        }
+        if tries > UNDO_TRIES {
+            let reason = "a directory could not be brought back; it is when the node starts again".to_owned();
+            return out.push(Output::Event(Event::Problem { path: Path::new(), reason }));
+        }
+        out.push(Output::Place(steps.clone(), vec![None; steps.len()]));
+        self.job = Job::Undo(steps, tries);
+    }
+
+    /// A received file that was renamed into place is no longer among the received ones; one that could
+    /// not be placed is looked for again.
+    fn use_up(&mut self, step: &Step) {
+        if let Step::PutFile { value, copy_from: None, .. } = step {
+            self.queue.use_up(value.content);
+        }
+    }
+}
+
+fn seen(stepped: Stepped) -> Option<Seen> {
+    match stepped {
+        Stepped::Done(seen) => seen,
+        Stepped::Changed | Stepped::Refused { .. } => None,
+    }
+}
+
+fn edits_of(base: &DiskBase, findings: &Findings) -> Edits {
+    let view = base.map().view();
+    let mut edits = Edits::default();
+    let node = |edits: &mut Edits, dir: DirId| {
+        if view.node_of(dir).is_some() {
+            return NodeRef::Known(dir);
+        }
+        let index = edits.new_dirs.iter().position(|new| *new == dir).unwrap_or_else(|| {
+            edits.new_dirs.push(dir);
+            edits.new_dirs.len() - 1
+        });
+        NodeRef::New(index)
+    };
+    for Difference { at, name, now } in &findings.differences {
+        let at = node(&mut edits, *at);
+        let now = match now {
+            Found::Absent => Now::Absent,
+            Found::File(value) => Now::File(value.clone()),
+            Found::Dir(dir) => Now::Dir(node(&mut edits, *dir)),
+        };
+        edits.edits.push(Edit { at, name: name.clone(), now });
+    }
+    edits
+}

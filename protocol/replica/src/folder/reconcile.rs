@@ -1,0 +1,393 @@
+//! From the tree that the disk shows to the one that it is to show next: which steps, in which order.
+//!
+//! Three trees meet here: the base (what the disk showed), the disk itself (each step says what it
+//! assumes, and the disk layer compares right before it acts), and the target: the base with some keys
+//! brought in line with the replica. The steps lead from the one tree to the other exactly, so that the
+//! base is the target once all of them are done. Directories are brought in place first, then files are
+//! renamed, filled and removed, then directories that are left over go, deepest first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use meshwork_protocol::id::ContentId;
+
+use super::{
+    base::DiskBase,
+    compare::{Dir, Slot, Trees},
+    observed::{Expect, Fingerprint, Path, Seen, Step, Stepped},
+    places::Places,
+    scan::joined,
+    steps::is_aside,
+};
+use crate::feed::{Dot, Entry, FeedMap, FileValue, Key, Name, NodeId};
+
+/// What brings some keys in line.
+#[derive(Default)]
+pub struct Plan {
+    /// What to do, in this order.
+    pub steps: Vec<Step>,
+    /// The keys.
+    pub keys: BTreeSet<Key>,
+    /// The keys that each step serves.
+    serves: Vec<BTreeSet<Key>>,
+    /// The operations whose file or link each step takes to history.
+    displaces: Vec<Vec<(Key, Dot)>>,
+    /// The content that each step replaces or removes.
+    kept: Vec<Option<ContentId>>,
+    made: BTreeMap<NodeId, usize>,
+    /// Files that are new at a name, with the step that tells their fingerprint, if one does.
+    files: Vec<(Dir, Name, Option<usize>)>,
+}
+
+/// Too little is known of what is on disk to change it.
+pub struct Unknown {
+    /// Directories to look at.
+    pub look: BTreeSet<Path>,
+    /// The keys that have to wait for that.
+    pub keys: BTreeSet<Key>,
+}
+
+/// What a plan is made from.
+pub struct Reconcile<'a> {
+    /// What the disk shows.
+    pub base: &'a DiskBase,
+    /// What it is to show: the base with `keys` as the replica has them.
+    pub target: &'a FeedMap,
+    /// The keys in which the two differ.
+    pub keys: &'a BTreeSet<Key>,
+    /// Contents that have been received whole.
+    pub arrived: &'a BTreeSet<ContentId>,
+}
+
+/// A slot for files, while its step is looked for.
+struct FileSlot<'a> {
+    slot: &'a Slot,
+    /// What is there now.
+    old: Option<&'a FileValue>,
+    /// What is to be there.
+    new: Option<&'a FileValue>,
+    done: bool,
+}
+
+/// When a file's step is due.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Add,
+    Replace,
+    Remove,
+}
+
+impl FileSlot<'_> {
+    fn turn(&self) -> Turn {
+        match (self.old, self.new) {
+            (None, _) => Turn::Add,
+            (Some(_), Some(_)) => Turn::Replace,
+            (Some(_), None) => Turn::Remove,
+        }
+    }
+}
+
+impl Reconcile<'_> {
+    /// The steps from the base to the target.
+    ///
+    /// # Errors
+    /// [`Unknown`] when the disk has to be looked at first.
+    pub fn plan(&self) -> Result<Plan, Unknown> {
+        let trees = Trees::new(self.base.map().view(), self.target.view());
+        let slots = trees.differing(self.keys);
+        let mut places = Places::new(&trees, self.base);
+        let mut plan = Plan { keys: self.keys.clone(), ..Plan::default() };
+        let by_name: BTreeMap<(Dir, &Name), &Slot> = slots.iter().map(|slot| ((slot.dir, &slot.name), slot)).collect();
+        let served = |names: BTreeSet<(Dir, Name)>| -> Vec<&Slot> {
+            names.iter().filter_map(|(dir, name)| by_name.get(&(*dir, name)).copied()).collect()
+        };
+        for (step, names) in places.plan(&slots) {
+            plan.push(step, &served(names));
+        }
+        plan.made = places.made.clone();
+        plan.files = places.filled.iter().map(|((dir, name), step)| (*dir, name.clone(), Some(*step))).collect();
+        let mut files = file_slots(&slots, &places);
+        plan_renames(&mut files, &mut places, &mut plan);
+        // What is new comes before what is replaced, and that before what goes: so a version that loses its
+        // name to another has its new one first, whenever the work is cut short.
+        for turn in [Turn::Add, Turn::Replace, Turn::Remove] {
+            for file in files.iter_mut().filter(|file| !file.done && file.turn() == turn) {
+                self.plan_file(&trees, file, &mut places, &mut plan);
+            }
+        }
+        for (step, names) in places.removals() {
+            plan.push(step, &served(names));
+        }
+        if places.unknown.is_empty() {
+            return Ok(plan);
+        }
+        let unknown = |slot: &&Slot| self.is_unknown(&trees, slot);
+        let keys: BTreeSet<Key> = slots.iter().filter(unknown).flat_map(Slot::keys).collect();
+        Err(Unknown { look: places.unknown, keys: if keys.is_empty() { self.keys.clone() } else { keys } })
+    }
+
+    /// Whether what is at a slot cannot be told from what the base knows.
+    fn is_unknown(&self, trees: &Trees<'_>, slot: &Slot) -> bool {
+        let mut places = Places::new(trees, self.base);
+        match &slot.old {
+            Some(Entry::File { .. }) => places.file(slot.dir, &slot.name).is_none(),
+            Some(Entry::Dir { node, .. }) => places.identity(Dir::Old(*node)).is_none(),
+            None => false,
+        }
+    }
+
+    /// The step that gives one name its content, meta data or absence.
+    fn plan_file(&self, trees: &Trees<'_>, file: &mut FileSlot<'_>, places: &mut Places<'_>, plan: &mut Plan) {
+        file.done = true;
+        let Slot { dir, name, .. } = file.slot;
+        let Some(above) = places.path(*dir) else {
+            places.unknown.insert(Path::new());
+            return;
+        };
+        let path = joined(&above, name);
+        let expect = match file.old {
+            None => Expect::Absent,
+            Some(_) => match places.file(*dir, name) {
+                Some(expect) => expect,
+                None => return,
+            },
+        };
+        let step = match file.new {
+            None => Step::Remove { path, expect },
+            Some(new) => match self.content_step(trees, file.old, new, path, expect) {
+                Ok(step) => step,
+                Err(look) => return places.unknown.extend(look),
+            },
+        };
+        let told = matches!(step, Step::PutFile { .. } | Step::SetMeta { .. }).then_some(plan.steps.len());
+        plan.files.push((*dir, name.clone(), told));
+        plan.push(step, &[file.slot]);
+    }
+
+    fn content_step(
+        &self,
+        trees: &Trees<'_>,
+        old: Option<&FileValue>,
+        new: &FileValue,
+        path: Path,
+        expect: Expect,
+    ) -> Result<Step, BTreeSet<Path>> {
+        if let Some(target) = new.symlink_target() {
+            return Ok(Step::PutSymlink { path, expect, target: target.to_vec() });
+        }
+        if let (Some(old), Expect::File(expect)) = (old, &expect)
+            && old.same_content(new)
+        {
+            let (modified_ns, executable) = (new.modified_ns, new.executable);
+            return Ok(Step::SetMeta { path, expect: *expect, modified_ns, executable });
+        }
+        let copy_from = if self.arrived.contains(&new.content) { None } else { Some(self.source(trees, new)?) };
+        Ok(Step::PutFile { path, expect, value: new.clone(), copy_from })
+    }
+
+    /// An own file that has the wanted content, where it is before the first step.
+    fn source(&self, trees: &Trees<'_>, value: &FileValue) -> Result<(Path, Fingerprint), BTreeSet<Path>> {
+        let everywhere = || BTreeSet::from([Path::new()]);
+        let (dir, name) = self.base.locate(value.content).ok_or_else(everywhere)?;
+        let path = trees.old.path_of(trees.old.node_of(dir).ok_or_else(everywhere)?);
+        let fingerprint = self.base.identity(dir).and_then(|parent| self.base.file(parent, &name));
+        match fingerprint {
+            Some(fingerprint) => Ok((joined(&path, &name), fingerprint)),
+            None => Err(BTreeSet::from([path])),
+        }
+    }
+}
+
+/// Renames and swaps: contents that only change their name.
+fn plan_renames(files: &mut [FileSlot<'_>], places: &mut Places<'_>, plan: &mut Plan) {
+    let mut holders: BTreeMap<ContentId, Vec<usize>> = BTreeMap::new();
+    for (number, file) in files.iter().enumerate() {
+        if let Some(value) = file.old {
+            holders.entry(value.content).or_default().push(number);
+        }
+    }
+    for to in 0..files.len() {
+        let Some(value) = files[to].new.filter(|_| !files[to].done) else { continue };
+        let candidates = holders.get(&value.content).map_or(&[][..], Vec::as_slice);
+        let Some(from) = candidates.iter().copied().find(|from| renames(*from, to, files)) else { continue };
+        let (source, target) = (files[from].slot, files[to].slot);
+        if let Some(step) = rename_step(source, target, files[to].old.is_some(), places) {
+            plan.files.push((target.dir, target.name.clone(), None));
+            plan.files.push((source.dir, source.name.clone(), None));
+            if matches!(step, Step::Move { .. }) {
+                let position = plan.files.len() - 2;
+                plan.files[position].2 = Some(plan.steps.len());
+            }
+            plan.push(step, &[source, target]);
+            (files[from].done, files[to].done) = (true, true);
+        }
+    }
+}
+
+/// The slots that hold or are to hold a file or link.
+fn file_slots<'s>(slots: &'s [Slot], places: &Places<'_>) -> Vec<FileSlot<'s>> {
+    let file_slot = |slot: &'s Slot| {
+        let at = (slot.dir, slot.name.clone());
+        let old = slot.old.as_ref().and_then(Entry::file).filter(|_| !places.cleared.contains(&at));
+        let new = slot.new.as_ref().and_then(Entry::file).filter(|_| !places.filled.contains_key(&at));
+        (old.is_some() || new.is_some()).then_some(FileSlot { slot, old, new, done: false })
+    };
+    slots.iter().filter_map(file_slot).collect()
+}
+
+/// Whether moving the file at `from` to `to`, or swapping the two, finishes both.
+fn renames(from: usize, to: usize, files: &[FileSlot<'_>]) -> bool {
+    let (source, target) = (&files[from], &files[to]);
+    let same = |one: Option<&FileValue>, other: Option<&FileValue>| matches!((one, other), (Some(one), Some(other)) if one.same_as(other));
+    let is_link = source.old.is_some_and(FileValue::is_symlink);
+    if from == to || source.done || is_link || !same(source.old, target.new) {
+        return false;
+    }
+    match (source.new, target.old) {
+        (None, None) => true,
+        (Some(_), Some(other)) => !other.is_symlink() && same(target.old, source.new),
+        _ => false,
+    }
+}
+
+fn rename_step(from: &Slot, to: &Slot, swap: bool, places: &mut Places<'_>) -> Option<Step> {
+    let one = joined(&places.path(from.dir)?, &from.name);
+    let other = joined(&places.path(to.dir)?, &to.name);
+    let one_expect = places.file(from.dir, &from.name)?;
+    if !swap {
+        return Some(Step::Move { from: one, to: other, expect: one_expect });
+    }
+    let other_expect = places.file(to.dir, &to.name)?;
+    Some(Step::Exchange { one, one_expect, other, other_expect })
+}
+
+impl Plan {
+    fn push(&mut self, step: Step, slots: &[&Slot]) {
+        let old = match &step {
+            Step::PutFile { .. } | Step::PutSymlink { .. } | Step::Remove { .. } => {
+                slots.first().and_then(|s| s.old.as_ref())
+            }
+            _ => None,
+        };
+        let old = old.filter(|old| !old.is_dir());
+        let sources = old.into_iter().flat_map(Entry::sources);
+        self.displaces.push(sources.map(|operation| (operation.key.clone(), operation.dot)).collect());
+        let content = old.and_then(Entry::file).filter(|value| !value.is_symlink());
+        self.kept.push(content.map(|value| value.content));
+        self.steps.push(step);
+        self.serves.push(slots.iter().flat_map(|slot| slot.keys()).collect());
+    }
+
+    /// For each step the content that it takes to history, if it does.
+    pub fn kept(&self) -> Vec<Option<ContentId>> {
+        self.kept.clone()
+    }
+
+    /// What the disk shows no more because of the steps that were done, in a plan that was not carried
+    /// through: the user must not be taken for having removed it.
+    pub fn displaced<'p>(&'p self, done: &'p [bool]) -> impl Iterator<Item = &'p (Key, Dot)> {
+        self.displaces.iter().zip(done).filter(|(_, done)| **done).flat_map(|(displaced, _)| displaced)
+    }
+
+    /// The keys that cannot be brought in line because steps for them were not done.
+    pub fn failed(&self, done: &[bool]) -> BTreeSet<Key> {
+        let failed = self.serves.iter().zip(done).filter(|(_, done)| !**done);
+        let keys: BTreeSet<Key> =
+            failed.flat_map(|(keys, _)| keys).filter(|key| self.keys.contains(key)).cloned().collect();
+        if keys.is_empty() { self.keys.clone() } else { keys }
+    }
+
+    /// Steps that bring back what stands aside when not all steps were done.
+    pub fn undo(&self, done: &[bool]) -> Vec<Step> {
+        let done = || self.steps.iter().zip(done).filter(|(_, done)| **done).map(|(step, _)| step);
+        let mut aside: BTreeSet<&Path> = BTreeSet::new();
+        for step in done() {
+            match step {
+                Step::Move { from, to, expect: Expect::Dir(_) } => {
+                    aside.remove(from);
+                    aside.extend(is_aside(to).then_some(to));
+                }
+                Step::RemoveDir { path, .. } => drop(aside.remove(path)),
+                _ => {}
+            }
+        }
+        if aside.is_empty() {
+            return Vec::new();
+        }
+        done().collect::<Vec<_>>().into_iter().rev().filter_map(reversed).collect()
+    }
+
+    /// All steps are done: the base becomes the target, and learns what is where.
+    pub fn settle(&self, base: &mut DiskBase, target: &FeedMap, seen: &[Option<Seen>]) {
+        let trees = Trees::new(base.map().view(), target.view());
+        let identity = |dir: Dir| match dir {
+            Dir::Old(node) => trees.old.ids_of(node).iter().find_map(|id| base.identity(*id)),
+            Dir::New(node) => match self.made.get(&node).and_then(|step| seen.get(*step)) {
+                Some(Some(Seen::Dir(identity))) => Some(*identity),
+                _ => None,
+            },
+        };
+        let mut bound = Vec::new();
+        if !trees.are_alike() {
+            for node in trees.new.nodes() {
+                let ids = trees.new.ids_of(node).iter().copied();
+                bound.extend(ids.map(|id| (id, identity(trees.dir(node)))));
+            }
+        }
+        let files: Vec<_> = self
+            .files
+            .iter()
+            .filter_map(|(dir, name, step)| {
+                let fingerprint = match step.and_then(|step| seen.get(step)) {
+                    Some(Some(Seen::File(fingerprint))) => Some(*fingerprint),
+                    _ => None,
+                };
+                Some((identity(*dir)?, name.clone(), fingerprint))
+            })
+            .collect();
+        let keys: Vec<_> = self.keys.iter().map(|key| (key.clone(), target.at(key).to_vec())).collect();
+        drop(trees);
+        for (key, operations) in keys {
+            base.set_key(key, operations);
+        }
+        for (dir, identity) in bound {
+            if let Some(identity) = identity {
+                base.bind(dir, identity);
+            }
+        }
+        for (parent, name, fingerprint) in files {
+            base.set_file(parent, name, fingerprint);
+        }
+        base.forget_gone();
+    }
+
+    /// Directories in which files are of which no step told the fingerprint.
+    pub fn untold(&self, stepped: &[Stepped]) -> BTreeSet<Path> {
+        let swapped = self.steps.iter().zip(stepped).filter_map(|(step, _)| match step {
+            Step::Exchange { one, other, one_expect: Expect::File(_), .. } => Some([one.clone(), other.clone()]),
+            _ => None,
+        });
+        let parent = |mut path: Path| {
+            path.pop();
+            path
+        };
+        swapped.flatten().map(parent).collect()
+    }
+}
+
+/// The step that takes a directory's move back.
+fn reversed(step: &Step) -> Option<Step> {
+    match step {
+        Step::Move { from, to, expect: Expect::Dir(identity) } => {
+            Some(Step::Move { from: to.clone(), to: from.clone(), expect: Expect::Dir(*identity) })
+        }
+        Step::Exchange { one, one_expect: Expect::Dir(one_is), other, other_expect: Expect::Dir(other_is) } => {
+            Some(Step::Exchange {
+                one: one.clone(),
+                one_expect: Expect::Dir(*other_is),
+                other: other.clone(),
+                other_expect: Expect::Dir(*one_is),
+            })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,430 @@
+//! A node's replica of its mesh: the only place that knows more than one machine.
+//!
+//! It owns the control logs, the chains, the graph, the folders and the machines that keep them equal
+//! to other replicas; it routes each input to the machine concerned and what that asks for onward. It
+//! reads no clock, draws no randomness of its own and does no I/O, so that a simulation can run
+//! thousands of them.
+
+mod author;
+mod exchange;
+mod judge;
+mod mesh;
+mod receive;
+mod restore;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use meshwork_protocol::{
+    control::{Control, ControlError, EpochError, Keyring},
+    id::{ChainId, DeviceId, Incarnation, MeshId, ObjectId, OpId},
+    key::DeviceKey,
+    object::{ChainError, RecordError, Vector, Verified},
+    seal::{Convergence, SealKey},
+    time::Timestamp,
+};
+use rand_core::CryptoRng;
+
+pub use exchange::{Event, Input, Output, Stored, StoredBase};
+pub use mesh::FOLDER;
+
+use crate::{
+    feed::BatchError,
+    folder::{self, Folder},
+    graph::{ChangeError, Graph},
+    sync::{self, Landed, Sync, receive::Intake},
+    transfer::{self, Transfer},
+};
+
+/// Why something could not be written. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorError {
+    /// No such object.
+    #[error("this object is not known here")]
+    UnknownObject,
+    /// This device may not write there.
+    #[error("this device has no right to write there")]
+    NotMember,
+    /// The key to write with has not arrived yet.
+    #[error("the key of this object has not arrived yet")]
+    NoEpoch,
+    /// An earlier write could not be stored.
+    #[error("the store failed; nothing is written until the node starts again")]
+    StoreFailed,
+    /// The control log refuses.
+    #[error(transparent)]
+    Author(#[from] meshwork_protocol::control::AuthorError),
+    /// The control log refuses.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The epoch could not be made.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+    /// The record could not be made.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The record does not continue its chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The operations do not make a batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The graph refuses.
+    #[error(transparent)]
+    Graph(#[from] ChangeError),
+}
+
+/// Who a replica is.
+pub struct Identity {
+    /// Signs.
+    pub device: DeviceKey,
+    /// Opens what is sealed to this device.
+    pub seal: SealKey,
+    /// Names the chains that this device writes since it was installed or restored.
+    pub incarnation: Incarnation,
+    /// The mesh it belongs to.
+    pub mesh: MeshId,
+}
+
+/// One object as this replica knows it.
+struct Object {
+    intake: Intake,
+    /// Records whose body waits for its key.
+    locked: Vec<Verified>,
+    folder: Option<Folder>,
+}
+
+impl Object {
+    fn mesh(object: ObjectId) -> Self {
+        Object { intake: Intake::new(object), locked: Vec::new(), folder: None }
+    }
+
+    fn folder(object: ObjectId) -> Self {
+        Object { folder: Some(Folder::new(object)), ..Object::mesh(object) }
+    }
+}
+
+/// What may be said once it is durable.
+enum Said {
+    Control { object: ObjectId, item: Vec<u8>, from: Option<DeviceId> },
+    Record { object: ObjectId, landed: Landed },
+}
+
+/// The replica.
+pub struct Replica {
+    device: DeviceKey,
+    seal: SealKey,
+    incarnation: Incarnation,
+    mesh: MeshId,
+    control: Control,
+    keyring: Keyring,
+    objects: BTreeMap<ObjectId, Object>,
+    graph: Graph,
+    sync: Sync,
+    transfer: Transfer,
+    expected: BTreeMap<ObjectId, restore::Expected>,
+    unsaid: BTreeMap<u64, Vec<Said>>,
+    /// Objects that the sync machine is to be told of.
+    announced: Vec<ObjectId>,
+    /// Questions for control logs that wait until these are durable.
+    control_asked: Vec<(DeviceId, ObjectId, Vec<OpId>)>,
+    connected: BTreeSet<DeviceId>,
+    last_ticket: u64,
+    store_failed: bool,
+    /// All that was stored has been taken in.
+    resumed: bool,
+}
+
+impl Replica {
+    /// A replica that knows nothing yet but who it is.
+    pub fn new(identity: Identity) -> Self {
+        let mesh = ObjectId::from(identity.mesh);
+        Replica {
+            device: identity.device,
+            seal: identity.seal,
+            incarnation: identity.incarnation,
+            mesh: identity.mesh,
+            control: Control::new(),
+            keyring: Keyring::new(),
+            objects: BTreeMap::from([(mesh, Object::mesh(mesh))]),
+            graph: Graph::new(),
+            sync: Sync::new(),
+            transfer: Transfer::default(),
+            expected: BTreeMap::new(),
+            unsaid: BTreeMap::new(),
+            announced: Vec::new(),
+            control_asked: Vec::new(),
+            connected: BTreeSet::new(),
+            last_ticket: 0,
+            store_failed: false,
+            resumed: false,
+        }
+    }
+
+    /// Takes an input in and says what is to be done.
+    #[must_use]
+    pub fn handle(&mut self, now: Timestamp, rng: &mut impl CryptoRng, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        match input {
+            Input::PeerUp(peer) => {
+                self.connected.insert(peer);
+                let objects = self.objects.keys().copied().collect();
+                self.drive_sync(now, rng, sync::Input::PeerUp { peer, objects }, &mut out);
+                self.drive_transfer(now, rng, transfer::Input::PeerUp(peer), &mut out);
+            }
+            Input::PeerDown(peer) => {
+                self.connected.remove(&peer);
+                self.drive_sync(now, rng, sync::Input::PeerDown { peer }, &mut out);
+                self.drive_transfer(now, rng, transfer::Input::PeerDown(peer), &mut out);
+            }
+            Input::Frame { peer, bytes } => self.drive_sync(now, rng, sync::Input::Frame { peer, bytes }, &mut out),
+            Input::Sent { peer, object, answer, through } => {
+                self.drive_sync(now, rng, sync::Input::Sent { peer, object, answer, through }, &mut out);
+            }
+            Input::Persisted { ticket, durable } => self.persisted(now, rng, ticket, durable, &mut out),
+            Input::Folder { object, input } => self.drive_folder(now, rng, object, input, &mut out),
+            Input::Fetched { ticket, outcomes } => {
+                self.drive_transfer(now, rng, transfer::Input::Fetched { ticket, outcomes }, &mut out);
+            }
+            Input::Tick => self.tick(now, rng, &mut out),
+        }
+        for object in std::mem::take(&mut self.announced) {
+            self.synchronise(now, rng, object, &mut out);
+        }
+        out
+    }
+
+    /// When [`Input::Tick`] is next due.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let folders = self.objects.values().filter_map(|object| object.folder.as_ref()?.next_deadline());
+        folders.chain(self.transfer.next_deadline()).chain(self.sync.next_deadline()).min()
+    }
+
+    fn tick(&mut self, now: Timestamp, rng: &mut impl CryptoRng, out: &mut Vec<Output>) {
+        self.drive_sync(now, rng, sync::Input::Tick, out);
+        self.drive_transfer(now, rng, transfer::Input::Tick, out);
+        let due = |object: &Object| object.folder.as_ref()?.next_deadline().filter(|due| *due <= now);
+        let folders: Vec<ObjectId> =
+            self.objects.iter().filter(|(_, object)| due(object).is_some()).map(|(id, _)| *id).collect();
+        for object in folders {
+            self.drive_folder(now, rng, object, folder::Input::Tick, out);
+        }
+    }
+
+    /// Gives an input to a folder and carries out what that asks for, until it asks for nothing more
+    /// that the replica can do itself.
+    fn drive_folder(
+        &mut self,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        input: folder::Input,
+        out: &mut Vec<Output>,
+    ) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let Some(folder) = self.folder_mut(object) else { return };
+            for output in folder.handle(now, rng, input) {
+                if let folder::Output::Author(operations) = output {
+                    match self.author_operations(rng, object, operations, out) {
+                        Ok(signed) => inputs.push(folder::Input::Authored(signed)),
+                        Err(error) => {
+                            tracing::error!(%error, object = %object.short(), "changes could not be signed");
+                            inputs.push(folder::Input::AuthorFailed(error.to_string()));
+                        }
+                    }
+                } else {
+                    self.route_folder(now, rng, object, output, out);
+                }
+            }
+        }
+    }
+
+    fn route_folder(
+        &mut self,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        output: folder::Output,
+        out: &mut Vec<Output>,
+    ) {
+        match output {
+            folder::Output::List(paths) => out.push(Output::List(object, paths)),
+            folder::Output::Hash(files) => out.push(Output::Hash(object, files)),
+            folder::Output::Place(steps, kept) => out.push(Output::Place(object, steps, kept)),
+            folder::Output::Author(_) => {}
+            folder::Output::Want(operations) => {
+                let files = operations.iter().filter_map(|op| op.value.file().cloned()).collect();
+                self.drive_transfer(now, rng, transfer::Input::Want { object, files }, out);
+            }
+            folder::Output::Unwant(contents) => {
+                self.drive_transfer(now, rng, transfer::Input::Unwant { object, contents }, out);
+            }
+            folder::Output::Base(changes) => {
+                let own_seq = self.own_head(object);
+                out.push(Output::Base { object, own_seq, changes });
+            }
+            folder::Output::Event(event) => out.push(Output::Event(Event::Folder(object, event))),
+        }
+    }
+
+    fn drive_transfer(
+        &mut self,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+        input: transfer::Input,
+        out: &mut Vec<Output>,
+    ) {
+        for output in self.transfer.handle(now, input) {
+            match output {
+                transfer::Output::Fetch { ticket, peer, object, files } => {
+                    out.push(Output::Fetch { ticket, peer, object, files });
+                }
+                transfer::Output::Arrived { object, content } => {
+                    self.drive_folder(now, rng, object, folder::Input::Arrived(content), out);
+                }
+            }
+        }
+    }
+
+    /// Asks for entries to be stored; what they say is announced when they are durable.
+    fn persist(&mut self, entries: Vec<Stored>, out: &mut Vec<Output>) {
+        self.persist_from(entries, None, out);
+    }
+
+    fn persist_from(&mut self, entries: Vec<Stored>, from: Option<DeviceId>, out: &mut Vec<Output>) {
+        if entries.is_empty() {
+            return;
+        }
+        self.last_ticket += 1;
+        let said = entries.iter().map(|entry| match entry {
+            Stored::Control { object, bytes } => Said::Control { object: *object, item: bytes.clone(), from },
+            Stored::Record { object, chain, seq, id, own, .. } => {
+                Said::Record { object: *object, landed: Landed { chain: *chain, seq: *seq, id: *id, own: *own } }
+            }
+        });
+        self.unsaid.insert(self.last_ticket, said.collect());
+        out.push(Output::Persist { ticket: self.last_ticket, entries });
+    }
+
+    fn persisted(
+        &mut self,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+        ticket: u64,
+        durable: bool,
+        out: &mut Vec<Output>,
+    ) {
+        let said = self.unsaid.remove(&ticket).unwrap_or_default();
+        if !durable {
+            self.store_failed = true;
+            return out.push(Output::Event(Event::StoreFailed));
+        }
+        let mut news: BTreeMap<(ObjectId, Option<DeviceId>), Vec<Vec<u8>>> = BTreeMap::new();
+        let mut landed: BTreeMap<ObjectId, Vec<Landed>> = BTreeMap::new();
+        for said in said {
+            match said {
+                Said::Control { object, item, from } => news.entry((object, from)).or_default().push(item),
+                Said::Record { object, landed: record } => landed.entry(object).or_default().push(record),
+            }
+        }
+        for ((object, from), news) in news {
+            let heads = self.control.log(object).map(|log| log.heads()).unwrap_or_default();
+            self.drive_sync(now, rng, sync::Input::ControlChanged { object, heads, news, from }, out);
+        }
+        for (object, records) in landed {
+            self.drive_sync(now, rng, sync::Input::Appended { object, records }, out);
+        }
+    }
+
+    /// Tells the sync machine of an object, and every peer that may know of it.
+    fn synchronise(&mut self, now: Timestamp, rng: &mut impl CryptoRng, object: ObjectId, out: &mut Vec<Output>) {
+        let Some(state) = self.objects.get(&object) else { return };
+        let unsaid = self.unsaid.values().flatten();
+        let waits = |said: &Said| matches!(said, Said::Record { object: of, .. } if *of == object);
+        // What is not durable yet is told of when it is.
+        let vector = if unsaid.into_iter().any(waits) { Vector::default() } else { state.intake.chains().vector() };
+        let control = self.control.log(object).map(|log| log.heads()).unwrap_or_default();
+        self.drive_sync(now, rng, sync::Input::ObjectAdded { object, vector, control }, out);
+        let objects: BTreeSet<ObjectId> = self.objects.keys().copied().collect();
+        for peer in self.connected.clone() {
+            self.drive_sync(now, rng, sync::Input::Allowed { peer, objects: objects.clone() }, out);
+        }
+    }
+
+    /// Lets a folder go on after a merge.
+    fn advance_folder(&mut self, now: Timestamp, rng: &mut impl CryptoRng, object: ObjectId, out: &mut Vec<Output>) {
+        let Some(folder) = self.folder_mut(object) else { return };
+        for output in folder.advance(now) {
+            self.route_folder(now, rng, object, output, out);
+        }
+    }
+
+    /// The id of this device.
+    pub fn device(&self) -> DeviceId {
+        self.device.device_id()
+    }
+
+    /// The mesh it belongs to.
+    pub fn mesh_id(&self) -> MeshId {
+        self.mesh
+    }
+
+    /// The control logs.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The graph of the mesh: names of devices, folders and where they are.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The secret behind the chunk ids of an object, once its key is here.
+    pub fn convergence(&self, object: ObjectId) -> Option<&Convergence> {
+        self.keyring.convergence(object)
+    }
+
+    /// The devices that may connect: those of the same mesh.
+    pub fn peers(&self) -> BTreeSet<DeviceId> {
+        let own = self.device.device_id();
+        self.control.devices(self.mesh).into_iter().map(|(device, _)| device).filter(|device| *device != own).collect()
+    }
+
+    /// Contents still to come for an object, and their bytes.
+    pub fn transfers_left(&self, object: ObjectId) -> (usize, u64) {
+        self.transfer.left(object)
+    }
+
+    /// The folders known.
+    pub fn folders(&self) -> impl Iterator<Item = &Folder> {
+        self.objects.values().filter_map(|object| object.folder.as_ref())
+    }
+
+    /// A digest over everything that replicas of one mesh must agree on, for comparing them.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for (id, object) in &self.objects {
+            hasher.update(&id.0).update(&object.intake.chains().digest());
+        }
+        for log in self.control.logs() {
+            hasher.update(&log.id().0);
+            for head in log.heads() {
+                hasher.update(&head.0);
+            }
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    fn object(&self, object: ObjectId) -> Result<&Object, AuthorError> {
+        self.objects.get(&object).ok_or(AuthorError::UnknownObject)
+    }
+
+    fn own_chain(&self, object: ObjectId) -> ChainId {
+        ChainId::of(&self.device.device_id(), &object, &self.incarnation)
+    }
+
+    fn own_head(&self, object: ObjectId) -> u64 {
+        let own = self.own_chain(object);
+        self.objects.get(&object).map_or(0, |state| state.intake.chains().head(&own).0)
+    }
+}

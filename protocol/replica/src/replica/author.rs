@@ -1,0 +1,159 @@
+//! Writing: operations into signed, encrypted records of the own chain, and control statements.
+
+use std::sync::Arc;
+
+use meshwork_protocol::{
+    control::Act,
+    id::{ChainId, ObjectId, OpId, RecordId},
+    key::Signed,
+    limits,
+    object::{Draft, Record, RecordKind},
+};
+use rand_core::CryptoRng;
+
+use super::{AuthorError, Object, Output, Replica, Stored};
+use crate::feed::{NewOperation, Operation, decode, encode, split};
+
+impl Replica {
+    /// Signs a batch of operations of a folder into records; gives them as they now are.
+    pub(super) fn author_operations(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        operations: Vec<NewOperation>,
+        out: &mut Vec<Output>,
+    ) -> Result<Vec<Arc<Operation>>, AuthorError> {
+        let folder = self.folder(object).ok_or(AuthorError::UnknownObject)?;
+        let groups = split(operations, folder.base().map_or(folder.feed(), |base| base.map()));
+        let mut signed = Vec::new();
+        let mut entries = Vec::new();
+        let last = groups.len().saturating_sub(1);
+        for (number, group) in groups.iter().enumerate() {
+            let text = encode(group)?;
+            let more = number < last;
+            let (chain, seq, height) = self.author_record(rng, object, RecordKind::Feed, &text, more, &mut entries)?;
+            signed.extend(decode(&text, chain, seq, height)?.into_iter().map(Arc::new));
+        }
+        self.persist(entries, out);
+        Ok(signed)
+    }
+
+    /// Signs one change of the mesh's graph.
+    pub(super) fn author_change(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        change: &[u8],
+        out: &mut Vec<Output>,
+    ) -> Result<(), AuthorError> {
+        let mut entries = Vec::new();
+        self.author_record(rng, object, RecordKind::Graph, change, false, &mut entries)?;
+        self.persist(entries, out);
+        Ok(())
+    }
+
+    /// Signs an act in a control log, takes it in and stores it.
+    pub(super) fn author_act(&mut self, log: ObjectId, act: Act, entries: &mut Vec<Stored>) -> Result<(), AuthorError> {
+        let signed = self.control.sign(&self.device, log, act)?;
+        self.adopt_own(log, signed, entries)
+    }
+
+    /// Takes in a statement made here.
+    pub(super) fn adopt_own(
+        &mut self,
+        log: ObjectId,
+        signed: Signed,
+        entries: &mut Vec<Stored>,
+    ) -> Result<(), AuthorError> {
+        let bytes = signed.to_bytes();
+        let _ = self.control.adopt(signed)?;
+        self.control.open_epochs(log, self.device.device_id(), &self.seal, &mut self.keyring);
+        entries.push(Stored::Control { object: log, bytes });
+        Ok(())
+    }
+
+    /// Appends a record to the own chain of an object, after join records where its frontier is wider
+    /// than one record may name.
+    fn author_record(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        kind: RecordKind,
+        text: &[u8],
+        more: bool,
+        entries: &mut Vec<Stored>,
+    ) -> Result<(ChainId, u64, u64), AuthorError> {
+        if self.store_failed {
+            return Err(AuthorError::StoreFailed);
+        }
+        self.ensure_epoch(rng, object, entries)?;
+        let own = self.own_chain(object);
+        let next = self.object(object)?.intake.chains().deps_for_next(&own, |_| u64::MAX);
+        for deps in next.joins {
+            self.append(rng, object, (RecordKind::Join, &[], true), deps, entries)?;
+        }
+        self.append(rng, object, (kind, text, more), next.deps, entries)
+    }
+
+    /// Makes sure that there is an epoch that exactly the present readers can open.
+    fn ensure_epoch(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        entries: &mut Vec<Stored>,
+    ) -> Result<(), AuthorError> {
+        if self.control.write_epoch(object, &self.keyring).is_some() {
+            return Ok(());
+        }
+        let act = self.control.mint_epoch(rng, object, &self.keyring)?;
+        self.author_act(object, act, entries)
+    }
+
+    fn append(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        (kind, text, more): (RecordKind, &[u8], bool),
+        deps: Vec<RecordId>,
+        entries: &mut Vec<Stored>,
+    ) -> Result<(ChainId, u64, u64), AuthorError> {
+        let device = self.device.device_id();
+        let epoch = self.control.write_epoch(object, &self.keyring).ok_or(AuthorError::NoEpoch)?;
+        let (object_grant, device_grant) = self.control.grants(object, device).ok_or(AuthorError::NotMember)?;
+        let control = self.control_frontier(object);
+        let own = self.own_chain(object);
+        let chains = self.object(object)?.intake.chains();
+        let (seq, prev) = chains.head(&own);
+        let height = chains.next_height(&prev, &deps);
+        let incarnation = self.incarnation;
+        let draft = Draft {
+            object,
+            kind,
+            incarnation,
+            seq: seq + 1,
+            prev,
+            control,
+            object_grant,
+            device_grant,
+            deps,
+            height,
+            more,
+        };
+        let key = self.keyring.key(object, epoch).ok_or(AuthorError::NoEpoch)?;
+        let record = Record::create(&self.device, draft, key, text, rng)?;
+        let state: &mut Object = self.objects.get_mut(&object).ok_or(AuthorError::UnknownObject)?;
+        state.intake.restore(&record)?;
+        let (chain, id) = (record.chain(), record.id());
+        entries.push(Stored::Record { object, chain, seq: seq + 1, id, own: true, bytes: record.into_bytes() });
+        Ok((chain, seq + 1, height))
+    }
+
+    /// The newest control statements known, as a record names them.
+    fn control_frontier(&self, object: ObjectId) -> Vec<OpId> {
+        let heads = self.control.log(object).map(|log| log.heads()).unwrap_or_default();
+        let genesis = OpId(object.0);
+        let mut heads: Vec<OpId> = if heads.is_empty() { vec![genesis] } else { heads };
+        heads.truncate(limits::RECORD_CONTROL_HEADS);
+        heads
+    }
+}

@@ -1,0 +1,194 @@
+//! What a replica is told and what it asks for: the whole vocabulary between it and the node.
+
+use meshwork_protocol::{
+    id::{ChainId, ContentId, DeviceId, DirId, ObjectId, RecordId},
+    wire::sync::{Frame, Reason},
+};
+
+use crate::{
+    feed::{Dot, FileValue, Key},
+    folder::{
+        self, BaseChange, ToHash,
+        observed::{DirIdentity, Fingerprint, Path, Step},
+    },
+    transfer,
+};
+
+/// What a replica is told.
+#[derive(Debug)]
+pub enum Input {
+    /// A device of the mesh is connected.
+    PeerUp(DeviceId),
+    /// It is gone.
+    PeerDown(DeviceId),
+    /// It sent a frame.
+    Frame {
+        /// Who.
+        peer: DeviceId,
+        /// Its bytes, without the length before it.
+        bytes: Vec<u8>,
+    },
+    /// The answer to [`Output::Persist`].
+    Persisted {
+        /// Which.
+        ticket: u64,
+        /// Whether it is durable.
+        durable: bool,
+    },
+    /// The answer to [`Output::Serve`].
+    Sent {
+        /// To whom.
+        peer: DeviceId,
+        /// Which object.
+        object: ObjectId,
+        /// Whether the peer had asked.
+        answer: bool,
+        /// Newest place sent of each chain.
+        through: Vec<(ChainId, u64)>,
+    },
+    /// Something for a folder on this device.
+    Folder {
+        /// Which.
+        object: ObjectId,
+        /// What.
+        input: folder::Input,
+    },
+    /// The end of a fetch.
+    Fetched {
+        /// Which.
+        ticket: u64,
+        /// How each content ended.
+        outcomes: Vec<(ContentId, transfer::Outcome)>,
+    },
+    /// A deadline has passed.
+    Tick,
+}
+
+/// What a replica asks for.
+#[derive(Debug)]
+pub enum Output {
+    /// Make these durable, in this order, then answer with [`Input::Persisted`].
+    Persist {
+        /// Names the answer.
+        ticket: u64,
+        /// What.
+        entries: Vec<Stored>,
+    },
+    /// Send a frame.
+    Send {
+        /// To whom.
+        peer: DeviceId,
+        /// What.
+        frame: Frame,
+    },
+    /// Send the records at these places out of the store, packed by [`crate::sync::serve::pack`], after
+    /// all frames asked for before; answer with [`Input::Sent`].
+    Serve {
+        /// To whom.
+        peer: DeviceId,
+        /// Which object.
+        object: ObjectId,
+        /// Which records.
+        places: Vec<(ChainId, u64)>,
+        /// Whether the peer asked.
+        answer: bool,
+    },
+    /// Close the stream to a peer after what was sent before.
+    Disconnect {
+        /// Whom.
+        peer: DeviceId,
+        /// Why.
+        reason: Reason,
+    },
+    /// List directories of a folder; answer with [`folder::Input::Listed`].
+    List(ObjectId, Vec<Path>),
+    /// Read files of a folder; answer with [`folder::Input::Hashed`].
+    Hash(ObjectId, Vec<ToHash>),
+    /// Change a folder on disk; answer with [`folder::Input::Placed`]. For each step the content, if any,
+    /// that it takes to history.
+    Place(ObjectId, Vec<Step>, Vec<Option<ContentId>>),
+    /// Store changes of a folder's disk base, with the place in the own chain that they include.
+    Base {
+        /// Which folder.
+        object: ObjectId,
+        /// The own chain's newest place that the base includes.
+        own_seq: u64,
+        /// What changed.
+        changes: Vec<BaseChange>,
+    },
+    /// Fetch contents; answer with [`Input::Fetched`].
+    Fetch {
+        /// Names the answer.
+        ticket: u64,
+        /// Whom to ask.
+        peer: DeviceId,
+        /// For which object.
+        object: ObjectId,
+        /// What.
+        files: Vec<FileValue>,
+    },
+    /// The devices that may connect have changed: ask [`super::Replica::peers`].
+    PeersChanged,
+    /// Tell the user.
+    Event(Event),
+}
+
+/// What is to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// A signed statement of a control log.
+    Control {
+        /// Which log.
+        object: ObjectId,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// A signed record.
+    Record {
+        /// Which object.
+        object: ObjectId,
+        /// Its chain.
+        chain: ChainId,
+        /// Its place in the chain.
+        seq: u64,
+        /// Its id.
+        id: RecordId,
+        /// Whether this device wrote it: then it is the newest of its chain.
+        own: bool,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What happened, for people and programs that watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Something in a folder.
+    Folder(ObjectId, folder::Event),
+    /// A device joined the mesh.
+    DeviceAdded(DeviceId),
+    /// A folder is known that was not.
+    FolderKnown(ObjectId),
+    /// A peer sent something that is not as it must be.
+    Refused {
+        /// Who.
+        peer: DeviceId,
+        /// What was wrong.
+        error: String,
+    },
+    /// What was to be stored could not be: nothing is signed any more until the node starts again.
+    StoreFailed,
+}
+
+/// A folder's disk base as it was stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredBase {
+    /// The own chain's newest place that it includes.
+    pub own_seq: u64,
+    /// For each key the operations that the disk shows.
+    pub keys: Vec<(Key, Vec<Dot>)>,
+    /// The directories by id.
+    pub dirs: Vec<(DirId, DirIdentity)>,
+    /// The files' fingerprints.
+    pub files: Vec<(DirIdentity, crate::feed::Name, Fingerprint)>,
+}

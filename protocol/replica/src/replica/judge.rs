@@ -1,0 +1,60 @@
+//! What the control logs say about records, as the receiving stages ask it.
+
+use meshwork_protocol::{
+    control::{AuthorityError, Claim, Control, Keyring},
+    id::{DeviceId, EpochId, MeshId, ObjectId, OpId, RecordId},
+    object::{Header, Verified},
+    seal::EpochKey,
+};
+
+use crate::sync::receive::{Judge, NotAuthorised, Standing};
+
+/// The control logs and keys of a replica, for judging records.
+pub(super) struct Bench<'a> {
+    pub control: &'a Control,
+    pub keyring: &'a Keyring,
+    pub mesh: MeshId,
+}
+
+impl Judge for Bench<'_> {
+    fn may_send(&self, peer: &DeviceId, _object: &ObjectId) -> bool {
+        self.control.allowed_peer(self.mesh, *peer)
+    }
+
+    fn missing_control(&self, header: &Header) -> Vec<OpId> {
+        let named = header.control.iter().chain([&header.object_grant, &header.device_grant]);
+        named.filter(|id| !self.control.contains(**id)).copied().collect()
+    }
+
+    fn regresses(&self, object: &ObjectId, newer: &[OpId], older: &[OpId]) -> bool {
+        let Some(log) = self.control.log(*object) else {
+            return false;
+        };
+        let newer: Vec<_> = newer.iter().filter_map(|id| log.get(*id)).collect();
+        older
+            .iter()
+            .filter_map(|id| log.get(*id))
+            .any(|old| newer.iter().any(|new| new.author() == old.author() && new.op().seq < old.op().seq))
+    }
+
+    fn judge(&self, record: &Verified, reaches: &dyn Fn(RecordId) -> bool) -> Result<Standing, NotAuthorised> {
+        let header = record.header();
+        let claim = Claim {
+            object: header.object,
+            device: record.author(),
+            object_grant: header.object_grant,
+            device_grant: header.device_grant,
+            control: &header.control,
+        };
+        match self.control.judge(&claim) {
+            Ok(judgement) if judgement.admits(reaches) => Ok(Standing::Stands),
+            Ok(_) => Ok(Standing::Void),
+            Err(AuthorityError::NotAuthorised) => Err(NotAuthorised),
+            Err(AuthorityError::UnknownObject(_) | AuthorityError::NeedControl(_)) => Ok(Standing::Void),
+        }
+    }
+
+    fn epoch_key(&self, object: &ObjectId, epoch: &EpochId) -> Option<&EpochKey> {
+        self.keyring.key(*object, *epoch)
+    }
+}

@@ -1,0 +1,186 @@
+//! What a person asks of the mesh: let a device in, name it, make a folder, give it a place.
+
+use meshwork_protocol::{
+    control::{Act, Role},
+    id::{DeviceId, ObjectId},
+    key::Signed,
+    seal::SealPublic,
+};
+use rand_core::CryptoRng;
+
+use super::{AuthorError, Event, Object, Output, Replica, StoredBase};
+use crate::{
+    folder::{self, DiskBase},
+    graph::{self, Edit, GraphActor},
+};
+
+/// The kind of an object that is a folder.
+pub const FOLDER: u8 = 1;
+
+impl Replica {
+    /// Takes in the control log of the mesh: founded here, or given by the device that let this one in.
+    pub fn found(&mut self, items: Vec<Signed>) -> Result<Vec<Output>, AuthorError> {
+        let (mut out, mut entries) = (Vec::new(), Vec::new());
+        let mesh = ObjectId::from(self.mesh);
+        for signed in items {
+            self.adopt_own(mesh, signed, &mut entries)?;
+        }
+        self.announced.push(mesh);
+        self.persist(entries, &mut out);
+        out.push(Output::PeersChanged);
+        Ok(out)
+    }
+
+    /// Whether this device has a role in its mesh.
+    pub fn is_member(&self) -> bool {
+        self.control.role(self.mesh.into(), self.device.device_id()).is_some()
+    }
+
+    /// The ticket of the newest [`Output::Persist`].
+    pub fn newest_ticket(&self) -> u64 {
+        self.last_ticket
+    }
+
+    /// Lets a device into the mesh: grants it the role of a device, tells its seal key, and seals to it the
+    /// epochs of the mesh and of every object.
+    pub fn admit(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        device: DeviceId,
+        name: &str,
+    ) -> Result<Vec<Output>, AuthorError> {
+        let (mut out, mut entries) = (Vec::new(), Vec::new());
+        let mesh = ObjectId::from(self.mesh);
+        if self.control.role(mesh, device).is_none() {
+            let act = Act::Grant { to: device.into(), role: Role::Edit, seen: Vec::new() };
+            self.author_act(mesh, act, &mut entries)?;
+        }
+        self.persist(entries, &mut out);
+        if self.control.write_epoch(mesh, &self.keyring).is_some() {
+            self.edit_graph(rng, Edit::new().put_device(device, &device_entry(name)), &mut out)?;
+        }
+        out.push(Output::PeersChanged);
+        out.push(Output::Event(Event::DeviceAdded(device)));
+        Ok(out)
+    }
+
+    /// Publishes this device's seal key, so that the others seal to it; once, after it was let in.
+    pub fn publish_keys(&mut self) -> Result<Vec<Output>, AuthorError> {
+        let (mut out, mut entries) = (Vec::new(), Vec::new());
+        let mesh = ObjectId::from(self.mesh);
+        let own: SealPublic = self.seal.public();
+        let device = self.device.device_id();
+        let known = self.control.readers(mesh).iter().find(|reader| reader.device == device).copied();
+        if known.is_none_or(|reader| reader.seal != own) {
+            let generation = known.map_or(0, |reader| reader.generation) + 1;
+            self.author_act(mesh, Act::Keys { seal: own, generation }, &mut entries)?;
+        }
+        self.persist(entries, &mut out);
+        Ok(out)
+    }
+
+    /// Seals to the readers of every object what they cannot open yet.
+    pub(super) fn supplement(&mut self, rng: &mut impl CryptoRng, out: &mut Vec<Output>) -> Result<(), AuthorError> {
+        let objects: Vec<ObjectId> = self.objects.keys().copied().collect();
+        let mut entries = Vec::new();
+        for object in objects {
+            for act in self.control.supplement(rng, object, &self.keyring)? {
+                self.author_act(object, act, &mut entries)?;
+            }
+        }
+        self.persist(entries, out);
+        Ok(())
+    }
+
+    /// Tells the others what this device is called.
+    pub fn name_device(&mut self, rng: &mut impl CryptoRng, name: &str) -> Result<Vec<Output>, AuthorError> {
+        let mut out = Vec::new();
+        let device = self.device.device_id();
+        self.edit_graph(rng, Edit::new().put_device(device, &device_entry(name)), &mut out)?;
+        Ok(out)
+    }
+
+    /// Makes a folder with this title; it has no place on a disk yet.
+    pub fn create_folder(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        title: &str,
+    ) -> Result<(ObjectId, Vec<Output>), AuthorError> {
+        let (mut out, mut entries) = (Vec::new(), Vec::new());
+        let (object, items) = self.control.create_object(rng, &self.device, self.mesh, FOLDER)?;
+        for signed in items {
+            self.adopt_own(object, signed, &mut entries)?;
+        }
+        self.objects.insert(object, Object::folder(object));
+        self.announced.push(object);
+        self.persist(entries, &mut out);
+        self.edit_graph(
+            rng,
+            Edit::new().put_object(object, &graph::Object { kind: FOLDER, title: title.to_owned() }),
+            &mut out,
+        )?;
+        Ok((object, out))
+    }
+
+    /// Gives a folder a place on this device's disk, new and empty as far as the replica knows.
+    pub fn map_folder(&mut self, rng: &mut impl CryptoRng, object: ObjectId) -> Result<Vec<Output>, AuthorError> {
+        let mut out = Vec::new();
+        let device = self.device.device_id();
+        self.folder_mut(object).ok_or(AuthorError::UnknownObject)?.map(DiskBase::default());
+        self.edit_graph(rng, Edit::new().put_mapping(object, device, &graph::Mapping { mode: 0 }), &mut out)?;
+        Ok(out)
+    }
+
+    /// Puts a folder back where it was, with what was stored of its disk base. To be announced with
+    /// [`Replica::expect_base`] before the records are restored.
+    pub fn remap_folder(&mut self, object: ObjectId) {
+        self.restore_object(object);
+        if !self.objects.contains_key(&object) {
+            // A crash outlived by the place but not by what says that there is such a folder: once that is
+            // known again, the folder is put back.
+            return;
+        }
+        let Some(expected) = self.expected.remove(&object) else {
+            return;
+        };
+        let own = expected.own_after.clone();
+        let base = expected.into_base();
+        if let Some(folder) = self.folder_mut(object) {
+            folder.map(base);
+            folder.replay_own(&own);
+        }
+    }
+
+    /// Announces that a folder's disk base was stored, so that the operations it names are kept while
+    /// the records are restored.
+    pub fn expect_base(&mut self, object: ObjectId, stored: StoredBase) {
+        self.expected.insert(object, super::restore::Expected::new(stored));
+    }
+
+    pub(super) fn edit_graph(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        edit: Edit,
+        out: &mut Vec<Output>,
+    ) -> Result<(), AuthorError> {
+        let mesh = ObjectId::from(self.mesh);
+        let actor = GraphActor::new(self.device.device_id(), mesh, self.incarnation);
+        let Some(change) = self.graph.edit(actor, edit)? else {
+            return Ok(());
+        };
+        self.author_change(rng, mesh, &change, out)
+    }
+
+    /// A folder of the mesh.
+    pub fn folder(&self, object: ObjectId) -> Option<&folder::Folder> {
+        self.objects.get(&object)?.folder.as_ref()
+    }
+
+    pub(super) fn folder_mut(&mut self, object: ObjectId) -> Option<&mut folder::Folder> {
+        self.objects.get_mut(&object)?.folder.as_mut()
+    }
+}
+
+fn device_entry(name: &str) -> graph::Device {
+    graph::Device { name: name.to_owned(), kind: 0 }
+}

@@ -1,0 +1,329 @@
+//! Reading: frames from peers into control statements and records, and those into graph and folders.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use meshwork_protocol::{
+    control::{ControlError, Inserted},
+    id::{DeviceId, ObjectId, OpId},
+    key::Signed,
+    object::{RecordKind, Verified},
+    time::Timestamp,
+    wire::sync::{self as frames, Frame},
+};
+use rand_core::CryptoRng;
+use serde_bytes::ByteBuf;
+
+use super::{Event, Object, Output, Replica, Said, Stored, judge::Bench};
+use crate::{
+    feed::{Dot, Operation, decode},
+    graph::{self, GraphActor, GraphEvent},
+    sync::{
+        self,
+        receive::{Arrival, Content, Standing},
+    },
+};
+
+impl Replica {
+    /// Gives the sync machine an input and carries out what it asks for.
+    pub(super) fn drive_sync(
+        &mut self,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+        input: sync::Input,
+        out: &mut Vec<Output>,
+    ) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            for output in self.sync.handle(now, input) {
+                match output {
+                    sync::Output::Send { peer, frame } => out.push(Output::Send { peer, frame }),
+                    sync::Output::Serve { peer, object, ranges, answer } => {
+                        let places =
+                            self.objects.get(&object).map(|state| sync::serve::plan(state.intake.chains(), &ranges));
+                        out.push(Output::Serve { peer, object, places: places.unwrap_or_default(), answer });
+                    }
+                    sync::Output::SendControl { peer, object, have } => {
+                        self.control_asked.push((peer, object, have));
+                    }
+                    sync::Output::Received { peer, object, record } => {
+                        self.receive_record(now, rng, peer, object, record, &mut inputs, out);
+                    }
+                    sync::Output::ReceivedControl { peer, object, items } => {
+                        self.receive_control(now, rng, peer, object, items, &mut inputs, out);
+                    }
+                    sync::Output::Bulk { .. } => {}
+                    sync::Output::Close { peer, reason } => out.push(Output::Disconnect { peer, reason }),
+                }
+            }
+            self.answer_control(&mut inputs, out);
+        }
+    }
+
+    /// Sends what was asked for of control logs, as soon as all of it is durable.
+    fn answer_control(&mut self, inputs: &mut Vec<sync::Input>, out: &mut Vec<Output>) {
+        let unsaid = self.unsaid.values().flatten();
+        let busy: BTreeSet<ObjectId> = unsaid
+            .filter_map(|said| match said {
+                Said::Control { object, .. } => Some(*object),
+                Said::Record { .. } => None,
+            })
+            .collect();
+        let (later, ready) =
+            std::mem::take(&mut self.control_asked).into_iter().partition(|asked| busy.contains(&asked.1));
+        self.control_asked = later;
+        let ready: Vec<(DeviceId, ObjectId, Vec<OpId>)> = ready;
+        for (peer, object, have) in ready {
+            let log = self.control.log(object);
+            let items: Vec<Vec<u8>> =
+                log.map(|log| log.missing(&have).iter().map(Signed::to_bytes).collect()).unwrap_or_default();
+            let mut parts = frames::parts(items);
+            if parts.is_empty() {
+                parts.push(Vec::new());
+            }
+            let last = parts.len() - 1;
+            for (number, items) in parts.into_iter().enumerate() {
+                out.push(Output::Send { peer, frame: Frame::ControlItems { object, items, done: number == last } });
+            }
+            inputs.push(sync::Input::ControlSent { peer, object });
+        }
+    }
+
+    fn bench(&self) -> Bench<'_> {
+        Bench { control: &self.control, keyring: &self.keyring, mesh: self.mesh }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the loop's own state, lent to one of its arms")]
+    fn receive_control(
+        &mut self,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+        peer: DeviceId,
+        object: ObjectId,
+        items: Vec<ByteBuf>,
+        inputs: &mut Vec<sync::Input>,
+        out: &mut Vec<Output>,
+    ) {
+        let (mut entries, mut added) = (Vec::new(), Vec::new());
+        for item in items {
+            let inserted =
+                Signed::parse(&item).map_err(ControlError::from).and_then(|signed| self.control.insert(signed));
+            match inserted {
+                Ok(Inserted::Added(ids)) => added.extend(ids),
+                Ok(Inserted::Duplicate | Inserted::Waiting(_)) => {}
+                // News of a log of which not even the genesis is here yet: ask for all of it.
+                Err(ControlError::UnknownLog(_)) => {
+                    inputs.push(sync::Input::NeedControl { peer, object });
+                    break;
+                }
+                Err(error) => {
+                    tracing::debug!(peer = %peer.short(), %error, "a control statement was refused");
+                    inputs.push(sync::Input::Strike { peer });
+                    out.push(Output::Event(Event::Refused { peer, error: error.to_string() }));
+                }
+            }
+        }
+        let mut logs = BTreeSet::new();
+        for id in &added {
+            let Some(signed) = self.control.get(*id) else { continue };
+            let log = self.control.home(*id).unwrap_or(object);
+            logs.insert(log);
+            entries.push(Stored::Control { object: log, bytes: signed.to_bytes() });
+        }
+        self.persist_from(entries, Some(peer), out);
+        for log in logs {
+            self.control_grew(now, rng, log, &added, inputs, out);
+        }
+    }
+
+    /// A control log has more than before: keys may open, records may be admitted, devices may connect.
+    fn control_grew(
+        &mut self,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+        log: ObjectId,
+        added: &[OpId],
+        inputs: &mut Vec<sync::Input>,
+        out: &mut Vec<Output>,
+    ) {
+        self.open_epochs(log, out);
+        let own_mesh = log == ObjectId::from(self.mesh);
+        if own_mesh {
+            out.push(Output::PeersChanged);
+        }
+        let objects: Vec<ObjectId> = if own_mesh { self.objects.keys().copied().collect() } else { vec![log] };
+        for object in objects {
+            let Some(mut state) = self.objects.remove(&object) else {
+                continue;
+            };
+            let arrivals = state.intake.control_arrived(&self.bench(), added);
+            self.objects.insert(object, state);
+            self.take_arrivals(now, rng, object, arrivals, inputs, out);
+        }
+        if let Err(error) = self.supplement(rng, out) {
+            tracing::warn!(%error, "keys could not be sealed to new readers");
+        }
+    }
+
+    /// Opens what is sealed to this device in a log, and reads the records that waited for it.
+    pub(super) fn open_epochs(&mut self, log: ObjectId, out: &mut Vec<Output>) {
+        let opened = self.control.open_epochs(log, self.device.device_id(), &self.seal, &mut self.keyring);
+        if opened.is_empty() {
+            return;
+        }
+        let Some(state) = self.objects.get_mut(&log) else {
+            return;
+        };
+        out.push(Output::Event(Event::FolderKnown(log)));
+        let locked = std::mem::take(&mut state.locked);
+        for record in locked {
+            self.merge(log, &record, out);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the loop's own state, lent to one of its arms")]
+    fn receive_record(
+        &mut self,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+        peer: DeviceId,
+        object: ObjectId,
+        record: Vec<u8>,
+        inputs: &mut Vec<sync::Input>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(mut state) = self.objects.remove(&object) else {
+            return;
+        };
+        let receipt = state.intake.receive(&self.bench(), &peer, record);
+        self.objects.insert(object, state);
+        if let Some((chain, seq)) = receipt.place {
+            inputs.push(sync::Input::Seen { peer, object, chain, seq });
+        }
+        if let Some(error) = &receipt.refusal {
+            self.refused(peer, object, error, inputs, out);
+        }
+        self.take_arrivals(now, rng, object, receipt.arrivals, inputs, out);
+    }
+
+    fn refused(
+        &mut self,
+        peer: DeviceId,
+        object: ObjectId,
+        error: &sync::receive::ReceiveError,
+        inputs: &mut Vec<sync::Input>,
+        out: &mut Vec<Output>,
+    ) {
+        use sync::receive::ReceiveError;
+        tracing::trace!(peer = %peer.short(), object = %object.short(), %error, "a record was not admitted");
+        match error {
+            ReceiveError::NeedControl(_) => inputs.push(sync::Input::NeedControl { peer, object }),
+            ReceiveError::TooBig(_) | ReceiveError::Malformed(_) => inputs.push(sync::Input::Strike { peer }),
+            _ => {}
+        }
+        if error.is_fault() {
+            out.push(Output::Event(Event::Refused { peer, error: error.to_string() }));
+        }
+    }
+
+    /// Stores and merges admitted records.
+    fn take_arrivals(
+        &mut self,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        arrivals: Vec<Arrival>,
+        inputs: &mut Vec<sync::Input>,
+        out: &mut Vec<Output>,
+    ) {
+        if arrivals.is_empty() {
+            return;
+        }
+        let mut entries = Vec::with_capacity(arrivals.len());
+        for arrival in arrivals {
+            let record = &arrival.record;
+            let (chain, seq, id) = (record.chain(), record.header().seq, record.id());
+            inputs.push(sync::Input::Taken { object, chain, seq, id });
+            entries.push(Stored::Record { object, chain, seq, id, own: false, bytes: record.bytes().to_vec() });
+            if arrival.standing == Standing::Stands {
+                self.apply(object, &arrival, out);
+            }
+        }
+        self.persist(entries, out);
+        self.advance_folder(now, rng, object, out);
+    }
+
+    fn apply(&mut self, object: ObjectId, arrival: &Arrival, out: &mut Vec<Output>) {
+        match &arrival.content {
+            Content::Text(text) => self.merge_text(object, &arrival.record, text, out),
+            Content::Locked => {
+                if let Some(state) = self.objects.get_mut(&object) {
+                    state.locked.push(arrival.record.clone());
+                }
+            }
+            Content::Void(error) => tracing::warn!(%error, "the body of a record cannot be read"),
+        }
+    }
+
+    /// Opens and merges a record that is in its chain.
+    pub(super) fn merge(&mut self, object: ObjectId, record: &Verified, out: &mut Vec<Output>) {
+        let content = sync::receive::open(record, self.keyring.key(object, record.header().epoch));
+        self.apply(object, &Arrival { record: record.clone(), standing: Standing::Stands, content }, out);
+    }
+
+    fn merge_text(&mut self, object: ObjectId, record: &Verified, text: &[u8], out: &mut Vec<Output>) {
+        match RecordKind::from_code(record.header().kind) {
+            Some(RecordKind::Feed) => self.merge_feed(object, record, text),
+            Some(RecordKind::Graph) if object == ObjectId::from(self.mesh) => self.merge_graph(record, text, out),
+            Some(RecordKind::Graph | RecordKind::Checkpoint | RecordKind::Join) | None => {}
+        }
+    }
+
+    /// A batch that does not decode is void: the record counts in its chain and contributes nothing.
+    fn merge_feed(&mut self, object: ObjectId, record: &Verified, text: &[u8]) {
+        let (chain, seq, height) = (record.chain(), record.header().seq, record.header().height);
+        let operations: Vec<Arc<Operation>> = match decode(text, chain, seq, height) {
+            Ok(operations) => operations.into_iter().map(Arc::new).collect(),
+            Err(error) => return tracing::warn!(%error, "a batch is void"),
+        };
+        let own = chain == self.own_chain(object);
+        if let Some(expected) = self.expected.get_mut(&object) {
+            expected.pass(&operations, own);
+        }
+        let Some(state) = self.objects.get_mut(&object) else {
+            return;
+        };
+        let Object { intake, folder, .. } = state;
+        let (Some(folder), Some(context)) = (folder, intake.chains().context(&record.id())) else {
+            return;
+        };
+        folder.merge(&operations, |dot: &Dot| context.contains(&dot.chain, dot.seq));
+    }
+
+    fn merge_graph(&mut self, record: &Verified, text: &[u8], out: &mut Vec<Output>) {
+        let header = record.header();
+        let actor = GraphActor::new(record.author(), header.object, header.incarnation);
+        let seq = self.graph.seq(actor) + 1;
+        match self.graph.apply(graph::Signed { actor, seq, bytes: text }) {
+            Ok(events) => {
+                for event in events {
+                    if let GraphEvent::Object(object) = event {
+                        self.know_object(object, out);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a change of the graph is void"),
+        }
+    }
+
+    /// An object is named in the graph: from now on it is synchronised.
+    pub(super) fn know_object(&mut self, object: ObjectId, out: &mut Vec<Output>) {
+        if !self.objects.contains_key(&object) && self.graph.objects().contains_key(&object) {
+            self.objects.insert(object, Object::folder(object));
+            self.announced.push(object);
+            out.push(Output::Event(Event::FolderKnown(object)));
+            if self.resumed {
+                self.remap_folder(object);
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Starting again from what was stored: control statements and records in the order of the log, then
+//! the disk bases of the folders that have a place here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use meshwork_protocol::{id::ObjectId, key::Signed, object::Verified, time::Timestamp};
+use rand_core::CryptoRng;
+
+use super::{Object, Output, Replica, StoredBase};
+use crate::{
+    feed::{Dot, Operation},
+    folder::{BaseChange, DiskBase},
+};
+
+/// A disk base that waits for the operations that it names.
+pub(super) struct Expected {
+    stored: StoredBase,
+    needed: BTreeSet<Dot>,
+    found: BTreeMap<Dot, Arc<Operation>>,
+    /// Own operations that are newer than the stored base; the disk showed what they say.
+    pub own_after: Vec<Arc<Operation>>,
+}
+
+impl Expected {
+    pub fn new(stored: StoredBase) -> Self {
+        let needed = stored.keys.iter().flat_map(|(_, dots)| dots).copied().collect();
+        Expected { stored, needed, found: BTreeMap::new(), own_after: Vec::new() }
+    }
+
+    /// Keeps what the base names, and what came after it from this device.
+    pub fn pass(&mut self, operations: &[Arc<Operation>], own: bool) {
+        for operation in operations {
+            if self.needed.contains(&operation.dot) {
+                self.found.insert(operation.dot, operation.clone());
+            }
+            if own && operation.dot.seq > self.stored.own_seq {
+                self.own_after.push(operation.clone());
+            }
+        }
+    }
+
+    /// The base. A key of which an operation is missing (the log lost its end) is left out: its file
+    /// is then met as one that nothing is known of, and content that is equal is adopted.
+    pub fn into_base(self) -> DiskBase {
+        let mut base = DiskBase::default();
+        for (key, dots) in self.stored.keys {
+            let operations: Option<Vec<_>> = dots.iter().map(|dot| self.found.get(dot).cloned()).collect();
+            if let Some(operations) = operations {
+                base.restore(BaseChange::Key { key, operations });
+            }
+        }
+        for (dir, identity) in self.stored.dirs {
+            base.restore(BaseChange::Dir { dir, identity: Some(identity) });
+        }
+        for (parent, name, fingerprint) in self.stored.files {
+            base.restore(BaseChange::File { parent, name, fingerprint: Some(fingerprint) });
+        }
+        base
+    }
+}
+
+impl Replica {
+    /// Takes a stored control statement in.
+    pub fn restore_control(&mut self, bytes: &[u8]) {
+        match Signed::parse(bytes).map_err(|error| error.to_string()) {
+            Ok(signed) => {
+                if let Err(error) = self.control.adopt(signed) {
+                    tracing::warn!(%error, "a stored control statement does not fit");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a stored control statement cannot be read"),
+        }
+    }
+
+    /// Takes a stored record in. It was verified before it was stored, and the log has checksums.
+    pub fn restore_record(&mut self, object: ObjectId, bytes: Vec<u8>) {
+        let record = match Verified::trusted(bytes) {
+            Ok(record) => record,
+            Err(error) => return tracing::warn!(%error, "a stored record cannot be read"),
+        };
+        if self.keyring.key(object, record.header().epoch).is_none() {
+            self.open_epochs(object, &mut Vec::new());
+        }
+        self.restore_object(object);
+        let Some(state) = self.objects.get_mut(&object) else {
+            return tracing::warn!(object = %object.short(), "a stored record of an object that is not known");
+        };
+        if let Err(error) = state.intake.restore(&record) {
+            return tracing::warn!(%error, "a stored record does not fit");
+        }
+        self.merge(object, &record, &mut Vec::new());
+    }
+
+    /// Makes room for an object whose control log is stored. The record that names it in the graph may
+    /// still wait for its key, or have been lost in a crash that the object's birth outlived.
+    pub(super) fn restore_object(&mut self, object: ObjectId) {
+        if !self.objects.contains_key(&object) && self.control.log(object).is_some() {
+            self.objects.insert(object, Object::folder(object));
+        }
+    }
+
+    /// All that was stored is taken in: from now on it is synchronised.
+    pub fn resume(&mut self, now: Timestamp, rng: &mut impl CryptoRng) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.resumed = true;
+        let objects: Vec<ObjectId> = self.objects.keys().copied().collect();
+        for object in objects {
+            self.open_epochs(object, &mut out);
+            self.synchronise(now, rng, object, &mut out);
+        }
+        out.push(Output::PeersChanged);
+        out
+    }
+}

@@ -1,0 +1,439 @@
+//! Brings replicas together: decides what to tell and what to ask each connected peer.
+//!
+//! The machine holds no record and reads no log: it knows how much of each chain is persisted here and
+//! what each peer says it holds. Whoever lacks something asks one peer at a time for it, so that nothing
+//! travels twice; a record written here is sent at once to every peer that holds all before it, and
+//! other records are announced. Any holder serves any chain. Only what [`Input::Appended`] reported as
+//! persisted is ever told to a peer.
+
+mod fetch;
+mod frames;
+mod local;
+mod peer;
+mod push;
+pub mod receive;
+pub mod serve;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use meshwork_protocol::{
+    id::{ChainId, DeviceId, ObjectId, OpId, RecordId},
+    limits,
+    object::{Range, Vector},
+    time::Timestamp,
+    wire::sync::{Frame, Reason},
+};
+use serde_bytes::ByteBuf;
+
+use local::Local;
+use peer::{Peer, View};
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// An object is held here, or what is held of it was read anew.
+    ObjectAdded {
+        /// The object.
+        object: ObjectId,
+        /// How much of its chains is persisted.
+        vector: Vector,
+        /// Tips of its persisted control log.
+        control: Vec<OpId>,
+    },
+    /// An object is no longer held here.
+    ObjectRemoved {
+        /// The object.
+        object: ObjectId,
+    },
+    /// The control stream to a peer is open. A second one replaces the first.
+    PeerUp {
+        /// The peer.
+        peer: DeviceId,
+        /// Objects that the peer may know of.
+        objects: BTreeSet<ObjectId>,
+    },
+    /// The objects that a connected peer may know of changed.
+    Allowed {
+        /// The peer.
+        peer: DeviceId,
+        /// Objects that the peer may know of.
+        objects: BTreeSet<ObjectId>,
+    },
+    /// The control stream to a peer ended.
+    PeerDown {
+        /// The peer.
+        peer: DeviceId,
+    },
+    /// A frame came, without the length before it.
+    Frame {
+        /// The peer.
+        peer: DeviceId,
+        /// The frame.
+        bytes: Vec<u8>,
+    },
+    /// A peer turned out to hold a record: it sent it, though it may have to wait, or be refused, here.
+    /// Where it was admitted, this follows [`Input::Taken`].
+    Seen {
+        /// The peer.
+        peer: DeviceId,
+        /// The object.
+        object: ObjectId,
+        /// The chain.
+        chain: ChainId,
+        /// Place of the record.
+        seq: u64,
+    },
+    /// A record was admitted to its chain; it is not persisted yet, but need not be asked for again.
+    Taken {
+        /// The object.
+        object: ObjectId,
+        /// The chain.
+        chain: ChainId,
+        /// Place of the record.
+        seq: u64,
+        /// The record.
+        id: RecordId,
+    },
+    /// Records were persisted.
+    Appended {
+        /// The object.
+        object: ObjectId,
+        /// The records, those of one chain in order.
+        records: Vec<Landed>,
+    },
+    /// The control log of an object changed and that is persisted.
+    ControlChanged {
+        /// The object.
+        object: ObjectId,
+        /// Tips of the log now.
+        heads: Vec<OpId>,
+        /// What is new: canonical bytes of each statement, in order. Empty: peers are told to ask.
+        news: Vec<Vec<u8>>,
+        /// The peer that it came from, if it did.
+        from: Option<DeviceId>,
+    },
+    /// A record from this peer names control operations that are not held.
+    NeedControl {
+        /// The peer.
+        peer: DeviceId,
+        /// The object whose log is asked for.
+        object: ObjectId,
+    },
+    /// A record from this peer shows that a chain has two records at this place.
+    Forked {
+        /// The peer.
+        peer: DeviceId,
+        /// The object.
+        object: ObjectId,
+        /// The chain.
+        chain: ChainId,
+        /// The place; this replica's record there is the other half of the proof.
+        seq: u64,
+    },
+    /// The peer sent what no honest one sends, such as a record that is malformed.
+    Strike {
+        /// The peer.
+        peer: DeviceId,
+    },
+    /// An [`Output::Serve`] is written out.
+    Sent {
+        /// The peer.
+        peer: DeviceId,
+        /// The object.
+        object: ObjectId,
+        /// [`Output::Serve::answer`].
+        answer: bool,
+        /// Newest place sent of each chain.
+        through: Vec<(ChainId, u64)>,
+    },
+    /// An [`Output::SendControl`] is written out.
+    ControlSent {
+        /// The peer.
+        peer: DeviceId,
+        /// The object.
+        object: ObjectId,
+    },
+    /// Time went on.
+    Tick,
+}
+
+/// A record that was persisted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Landed {
+    /// The chain.
+    pub chain: ChainId,
+    /// Place in the chain.
+    pub seq: u64,
+    /// The record.
+    pub id: RecordId,
+    /// Whether it was written here; then nobody else has it yet.
+    pub own: bool,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send a frame. A peer whose frames pile up is to be disconnected by the driver.
+    Send {
+        /// The peer.
+        peer: DeviceId,
+        /// The frame.
+        frame: Frame,
+    },
+    /// Send records: [`serve::serve`] makes the frames. Ends with [`Input::Sent`].
+    Serve {
+        /// The peer.
+        peer: DeviceId,
+        /// The object.
+        object: ObjectId,
+        /// What to send, as far as it is held.
+        ranges: Vec<Range>,
+        /// Whether the peer asked, so that [`Frame::Served`] follows the records.
+        answer: bool,
+    },
+    /// Send what a peer lacks of a control log as [`Frame::ControlItems`], the last frame with `done`, be
+    /// it empty. Ends with [`Input::ControlSent`].
+    SendControl {
+        /// The peer.
+        peer: DeviceId,
+        /// The object.
+        object: ObjectId,
+        /// The tips that the peer holds; some may be unknown here.
+        have: Vec<OpId>,
+    },
+    /// A record came; it is small enough, nothing else was checked. For [`receive::Intake::receive`].
+    Received {
+        /// The peer.
+        peer: DeviceId,
+        /// The object that it is sent for.
+        object: ObjectId,
+        /// The record.
+        record: Vec<u8>,
+    },
+    /// Statements of a control log came; nothing was checked but their size.
+    ReceivedControl {
+        /// The peer.
+        peer: DeviceId,
+        /// The object that they are sent for.
+        object: ObjectId,
+        /// The statements.
+        items: Vec<ByteBuf>,
+    },
+    /// A message of the bulk plane came.
+    Bulk {
+        /// The peer.
+        peer: DeviceId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// Close the stream to a peer after what was sent before; [`Input::PeerDown`] need not follow.
+    Close {
+        /// The peer.
+        peer: DeviceId,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// What peers did that they should not have, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames that do not decode or break a limit.
+    pub malformed: u64,
+    /// Frames before the first, or a second first one.
+    pub out_of_order: u64,
+    /// Frames about objects that the peer may not know of, or that are not held.
+    pub not_allowed: u64,
+    /// Questions beyond the number that a peer may have open.
+    pub over_credit: u64,
+    /// Claims beyond the number of chains that a peer may claim.
+    pub over_claimed: u64,
+    /// Answers that brought nothing of what the peer claims to hold.
+    pub fruitless: u64,
+    /// Peers closed for repeated faults.
+    pub closed: u64,
+}
+
+/// The synchronisation of all objects with all connected peers.
+#[derive(Debug, Default)]
+pub struct Sync {
+    objects: BTreeMap<ObjectId, Local>,
+    peers: BTreeMap<DeviceId, Peer>,
+    /// Objects that are asked for, or will be at some time.
+    active: BTreeSet<ObjectId>,
+    counters: Counters,
+    outputs: Vec<Output>,
+}
+
+impl Sync {
+    /// No objects, no peers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What peers did that they should not have.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Connected peers.
+    pub fn peers(&self) -> impl Iterator<Item = DeviceId> + '_ {
+        self.peers.keys().copied()
+    }
+
+    /// Whether a connected peer is known to hold all that is persisted here of an object, and this replica
+    /// all that the peer says it holds.
+    pub fn is_level(&self, peer: &DeviceId, object: &ObjectId) -> bool {
+        let view = self.peers.get(peer).and_then(|peer| peer.views.get(object));
+        let (Some(view), Some(local)) = (view, self.objects.get(object)) else {
+            return false;
+        };
+        let ahead = local.held.0.iter().any(|(chain, (seq, _))| view.claim(chain) < *seq);
+        let behind = view.claims.iter().any(|(chain, seq)| local.held.seq(chain) < *seq);
+        view.known && view.control_asked.is_none() && !ahead && !behind
+    }
+
+    /// Takes note of what happened and says what to do about it.
+    #[must_use]
+    pub fn handle(&mut self, now: Timestamp, input: Input) -> Vec<Output> {
+        match input {
+            Input::ObjectAdded { object, vector, control } => self.add_object(now, object, vector, control),
+            Input::ObjectRemoved { object } => self.remove_object(now, &object),
+            Input::PeerUp { peer, objects } => self.peer_up(now, peer, objects),
+            Input::Allowed { peer, objects } => self.allow(now, peer, objects),
+            Input::PeerDown { peer } => self.peer_down(now, &peer),
+            Input::Frame { peer, bytes } => self.frame(now, peer, &bytes),
+            Input::Seen { peer, object, chain, seq } => self.seen(now, peer, object, chain, seq),
+            Input::Taken { object, chain, seq, id } => self.taken(now, object, chain, seq, id),
+            Input::Appended { object, records } => self.appended(now, object, &records),
+            Input::ControlChanged { object, heads, news, from } => {
+                self.control_changed(now, object, heads, news, from);
+            }
+            Input::NeedControl { peer, object } => self.ask_control(now, peer, object),
+            Input::Forked { peer, object, chain, seq } => self.prove_fork(peer, object, chain, seq),
+            Input::Strike { peer } => self.strike(now, peer),
+            Input::Sent { peer, object, answer, through } => self.sent(peer, object, answer, &through),
+            Input::ControlSent { peer, object } => self.control_sent(peer, object),
+            Input::Tick => self.tick(now),
+        }
+        self.flush_announcements(now);
+        self.note_sends(now);
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// When [`Input::Tick`] is due next.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let peers = self.peers.values().filter_map(Peer::next_deadline);
+        let active = self.active.iter().filter_map(|object| self.objects.get(object));
+        let objects = active.filter_map(Local::next_deadline);
+        peers.chain(objects).min()
+    }
+
+    fn add_object(&mut self, now: Timestamp, object: ObjectId, vector: Vector, control: Vec<OpId>) {
+        self.remove_object(now, &object);
+        self.objects.insert(object, Local::new(object, vector, control));
+        let mut viewers = Vec::new();
+        for (device, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.allowed.contains(&object)) {
+            peer.views.insert(object, View::new(now));
+            viewers.push(*device);
+        }
+        for peer in viewers {
+            self.offer(peer, &[object]);
+        }
+    }
+
+    fn remove_object(&mut self, now: Timestamp, object: &ObjectId) {
+        let Some(local) = self.objects.remove(object) else {
+            return;
+        };
+        self.active.remove(object);
+        for peer in self.peers.values_mut() {
+            peer.forget(object);
+        }
+        if let Some(peer) = local.fetch.and_then(|fetch| self.peers.get_mut(&fetch.peer)) {
+            peer.wants = peer.wants.saturating_sub(1);
+        }
+        self.plan_hungry(now, object);
+    }
+
+    fn peer_up(&mut self, now: Timestamp, peer: DeviceId, objects: BTreeSet<ObjectId>) {
+        self.peer_down(now, &peer);
+        let (mut views, mut states) = (BTreeMap::new(), Vec::new());
+        for (object, local) in objects.iter().filter_map(|object| Some((object, self.objects.get(object)?))) {
+            views.insert(*object, View { said: Some(local.vector_digest()), ..View::new(now) });
+            states.push(local.state());
+        }
+        self.peers.insert(peer, Peer::new(now, objects, views));
+        self.hello(peer, &states);
+    }
+
+    fn allow(&mut self, now: Timestamp, peer: DeviceId, objects: BTreeSet<ObjectId>) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let lost: Vec<ObjectId> = entry.allowed.difference(&objects).copied().collect();
+        let new = objects.difference(&entry.allowed).filter(|object| self.objects.contains_key(object));
+        let new: Vec<ObjectId> = new.copied().collect();
+        for object in &lost {
+            entry.forget(object);
+        }
+        entry.views.extend(new.iter().map(|object| (*object, View::new(now))));
+        entry.allowed = objects;
+        for object in lost {
+            self.abandon(now, &object, &peer);
+        }
+        self.offer(peer, &new);
+    }
+
+    fn peer_down(&mut self, now: Timestamp, peer: &DeviceId) {
+        let Some(gone) = self.peers.remove(peer) else { return };
+        for object in gone.views.keys() {
+            self.abandon(now, object, peer);
+        }
+    }
+
+    fn tick(&mut self, now: Timestamp) {
+        let silent: Vec<DeviceId> =
+            self.peers.iter().filter(|(_, peer)| now >= peer.heard + limits::SILENCE).map(|(d, _)| *d).collect();
+        for peer in silent {
+            self.close(now, peer, Reason::Silent);
+        }
+        self.tick_peers(now);
+        self.tick_fetches(now);
+    }
+
+    fn strike(&mut self, now: Timestamp, peer: DeviceId) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        entry.strikes += 1;
+        if entry.strikes >= limits::STRIKES {
+            self.counters.closed += 1;
+            self.close(now, peer, Reason::Misbehaved);
+        }
+    }
+
+    fn close(&mut self, now: Timestamp, peer: DeviceId, reason: Reason) {
+        self.send(peer, Frame::Bye { reason: reason as u8 });
+        self.outputs.push(Output::Close { peer, reason });
+        self.peer_down(now, &peer);
+    }
+
+    fn send(&mut self, peer: DeviceId, frame: Frame) {
+        self.outputs.push(Output::Send { peer, frame });
+    }
+
+    /// What this replica holds of an object and what it knows of a peer's holdings, if both are there.
+    fn pair(&mut self, peer: &DeviceId, object: &ObjectId) -> Option<(&mut Local, &mut View)> {
+        Some((self.objects.get_mut(object)?, self.peers.get_mut(peer)?.views.get_mut(object)?))
+    }
+
+    fn note_sends(&mut self, now: Timestamp) {
+        for output in &self.outputs {
+            if let Output::Send { peer, .. } | Output::Serve { peer, .. } | Output::SendControl { peer, .. } = output
+                && let Some(peer) = self.peers.get_mut(peer)
+            {
+                peer.sent = now;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

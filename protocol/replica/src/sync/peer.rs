@@ -1,0 +1,203 @@
+//! What is known of a connected peer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use meshwork_protocol::{
+    id::{ChainId, ObjectId, OpId},
+    limits,
+    object::Vector,
+    time::Timestamp,
+    wire::sync::ShortDigest,
+};
+
+/// A connected peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) allowed: BTreeSet<ObjectId>,
+    pub(super) views: BTreeMap<ObjectId, View>,
+    /// Whether its first frame came.
+    pub(super) greeted: bool,
+    pub(super) strikes: u32,
+    /// When it was heard last.
+    pub(super) heard: Timestamp,
+    /// When something was sent to it last.
+    pub(super) sent: Timestamp,
+    /// When everything is compared again.
+    pub(super) compare: Timestamp,
+    /// Batches of new records on their way.
+    pub(super) pushes: usize,
+    /// Objects for which it is being asked.
+    pub(super) wants: usize,
+    /// Before this, news are gathered.
+    pub(super) announce: Timestamp,
+    /// Objects with news for the peer.
+    pub(super) news: BTreeSet<ObjectId>,
+    /// Objects whose view has something due.
+    pub(super) timers: BTreeSet<ObjectId>,
+}
+
+/// What is known of one peer's holdings of one object.
+#[derive(Debug)]
+pub(super) struct View {
+    /// Newest place of each chain that the peer says it holds, or sent.
+    pub(super) claims: BTreeMap<ChainId, u64>,
+    /// Newest place sent unasked of each chain written here: on its way, if not claimed yet.
+    pub(super) pushed: BTreeMap<ChainId, u64>,
+    /// Newest place of each chain that the peer was told is held here.
+    pub(super) told: BTreeMap<ChainId, u64>,
+    /// Chains of which more is held than the peer was told.
+    pub(super) news: BTreeSet<ChainId>,
+    /// Whether `claims` rests on a statement of the peer.
+    pub(super) known: bool,
+    /// Whether the peer was told everything that was held then.
+    pub(super) introduced: bool,
+    /// Whether a full statement was sent since states were last exchanged.
+    pub(super) stated: bool,
+    /// The digest of what is held here that the peer was told last.
+    pub(super) said: Option<ShortDigest>,
+    /// The digest that the peer stated last.
+    pub(super) digest: Option<ShortDigest>,
+    /// A full statement is due, but not before [`View::quiet`].
+    pub(super) statement_due: bool,
+    /// A question for the control log is due, but not before [`View::quiet_control`].
+    pub(super) question_due: bool,
+    pub(super) quiet: Timestamp,
+    pub(super) quiet_control: Timestamp,
+    /// Whether the peer was asked for its control log since states were last exchanged.
+    pub(super) questioned: bool,
+    /// Since when an answer about the control log is outstanding.
+    pub(super) control_asked: Option<Timestamp>,
+    /// Whether an answer about the control log is being sent.
+    pub(super) control_sending: bool,
+    /// The peer asked again meanwhile.
+    pub(super) control_next: Option<Vec<OpId>>,
+    /// Answers being sent.
+    pub(super) serving: usize,
+    /// Chains that the peer claims and did not deliver.
+    pub(super) pauses: BTreeMap<ChainId, Pause>,
+    /// Chains of which the peer holds another record than this replica at the same place, with whether
+    /// it was asked for.
+    pub(super) forks: BTreeMap<ChainId, Fork>,
+    /// Forks of which the peer was sent this replica's side.
+    pub(super) proved: BTreeSet<ChainId>,
+}
+
+/// A chain is not asked for until then, unless it grew otherwise.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pause {
+    pub(super) until: Timestamp,
+    pub(super) tries: u32,
+    /// Where the chain stood here.
+    pub(super) at: u64,
+}
+
+/// Another record of the peer at a place that is held here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fork {
+    pub(super) seq: u64,
+    pub(super) asked: bool,
+}
+
+impl Peer {
+    pub(super) fn new(now: Timestamp, allowed: BTreeSet<ObjectId>, views: BTreeMap<ObjectId, View>) -> Self {
+        Peer {
+            allowed,
+            views,
+            greeted: false,
+            strikes: 0,
+            heard: now,
+            sent: now,
+            compare: now + limits::COMPARE_PAUSE,
+            pushes: 0,
+            wants: 0,
+            announce: now,
+            news: BTreeSet::new(),
+            timers: BTreeSet::new(),
+        }
+    }
+
+    /// The peer may not know of an object any more, or it is gone.
+    pub(super) fn forget(&mut self, object: &ObjectId) {
+        self.views.remove(object);
+        self.news.remove(object);
+        self.timers.remove(object);
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
+        let fixed = [self.heard + limits::SILENCE, self.sent + limits::KEEP_ALIVE, self.compare];
+        let news = (!self.news.is_empty()).then_some(self.announce);
+        let views = self.timers.iter().filter_map(|object| self.views.get(object)).filter_map(View::due);
+        fixed.into_iter().chain(news).chain(views).min()
+    }
+}
+
+impl View {
+    pub(super) fn new(now: Timestamp) -> Self {
+        View {
+            claims: BTreeMap::new(),
+            pushed: BTreeMap::new(),
+            told: BTreeMap::new(),
+            news: BTreeSet::new(),
+            known: false,
+            introduced: false,
+            stated: false,
+            said: None,
+            digest: None,
+            statement_due: false,
+            question_due: false,
+            quiet: now,
+            quiet_control: now,
+            questioned: false,
+            control_asked: None,
+            control_sending: false,
+            control_next: None,
+            serving: 0,
+            pauses: BTreeMap::new(),
+            forks: BTreeMap::new(),
+            proved: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn claim(&self, chain: &ChainId) -> u64 {
+        self.claims.get(chain).copied().unwrap_or(0)
+    }
+
+    /// Raises what the peer holds of a chain; false if it claims too many chains.
+    pub(super) fn raise(&mut self, chain: ChainId, seq: u64) -> bool {
+        if let Some(claim) = self.claims.get_mut(&chain) {
+            *claim = seq.max(*claim);
+            return true;
+        }
+        let room = self.claims.len() < limits::SYNC_CHAINS;
+        if room {
+            self.claims.insert(chain, seq);
+        }
+        room
+    }
+
+    /// The peer was told, or knows, all that is held.
+    pub(super) fn introduce(&mut self, held: &Vector) {
+        self.introduced = true;
+        self.told = held.0.iter().map(|(chain, (seq, _))| (*chain, *seq)).collect();
+        self.news.clear();
+    }
+
+    /// When something is to be done next.
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        let answer = self.control_asked.map(|since| since + limits::CONTROL_TIMEOUT);
+        let statement = self.statement_due.then_some(self.quiet);
+        let question = (self.question_due && self.control_asked.is_none()).then_some(self.quiet_control);
+        answer.into_iter().chain(statement).chain(question).min()
+    }
+
+    /// Notes how much of a chain the peer was told of, or sent.
+    pub(super) fn tell(&mut self, chain: ChainId, seq: u64) {
+        let told = self.told.entry(chain).or_default();
+        *told = seq.max(*told);
+    }
+
+    /// Whether the peer was told that this replica holds a chain up to a place.
+    pub(super) fn was_told(&self, chain: &ChainId, seq: u64) -> bool {
+        seq <= self.told.get(chain).copied().unwrap_or(0)
+    }
+}

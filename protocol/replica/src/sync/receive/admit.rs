@@ -1,0 +1,116 @@
+//! The stages behind the signature: chain, control, authority, key.
+
+use std::collections::VecDeque;
+
+use meshwork_protocol::{
+    id::RecordId,
+    object::{ChainError, ForkProof, Need, OpenError, Verified},
+};
+
+use super::{Arrival, Content, Intake, Judge, ReceiveError, Standing, open};
+
+impl Intake {
+    /// Admits a record and whatever waited for it. The error is that of the record itself.
+    pub(super) fn admit_all(&mut self, judge: &impl Judge, first: Verified) -> (Vec<Arrival>, Option<ReceiveError>) {
+        let id = first.id();
+        let mut refusal = None;
+        let mut arrivals = Vec::new();
+        let mut ready = VecDeque::from([first]);
+        while let Some(record) = ready.pop_front() {
+            let current = record.id();
+            match self.admit(judge, record) {
+                Ok(arrival) => {
+                    arrivals.push(arrival);
+                    ready.extend(self.pending.arrived(Need::Record(current)));
+                }
+                Err(error) => {
+                    self.counters.count(&error);
+                    if current == id {
+                        refusal = Some(error);
+                    }
+                }
+            }
+        }
+        (arrivals, refusal)
+    }
+
+    fn admit(&mut self, judge: &impl Judge, record: Verified) -> Result<Arrival, ReceiveError> {
+        let early = self.chain_stage(&record)?;
+        let missing = judge.missing_control(record.header());
+        let mut needs: Vec<Need> = missing.iter().copied().map(Need::Control).collect();
+        // A record without a right takes no room among those that wait.
+        let standing = if missing.is_empty() { Some(self.authority_stage(judge, &record)?) } else { None };
+        if early.is_some() {
+            let header = record.header();
+            let below = header.deps.iter().chain([&header.prev]).filter(|id| **id != RecordId::NONE);
+            needs.extend(below.filter(|id| !self.chains.contains(id)).copied().map(Need::Record));
+        }
+        let Some(standing) = standing.filter(|_| early.is_none()) else {
+            if !needs.is_empty() {
+                self.counters.crowded_out += self.pending.hold(record, needs).len() as u64;
+            }
+            return Err(early.unwrap_or(ReceiveError::NeedControl(missing)));
+        };
+        self.frontier_stage(judge, &record)?;
+        self.chains.accept(&record).map_err(|_| ReceiveError::Full)?;
+        self.counters.admitted += 1;
+        self.counters.after_cut += u64::from(standing == Standing::Void);
+        let content = self.content_stage(judge, &record);
+        Ok(Arrival { record, standing, content })
+    }
+
+    /// Whether the record fits its chain; `Some` if it is only too early.
+    fn chain_stage(&mut self, record: &Verified) -> Result<Option<ReceiveError>, ReceiveError> {
+        match self.chains.check(record) {
+            Ok(()) => Ok(None),
+            Err(ChainError::Gap { have, want }) => Ok(Some(ReceiveError::Gap { have, want })),
+            Err(ChainError::MissingDeps(deps)) => Ok(Some(ReceiveError::MissingDeps(deps))),
+            Err(ChainError::Fork { chain, seq, held, .. } | ChainError::BadPrev { chain, seq, held, .. }) => {
+                if let Ok(other) = record.signed() {
+                    self.chains.keep_proof(chain, ForkProof { seq, held, other });
+                }
+                Err(ReceiveError::Equivocation { chain, seq })
+            }
+            Err(ChainError::BadHeight { stated, below }) => Err(ReceiveError::BadHeight { stated, below }),
+            Err(ChainError::Duplicate) => Err(ReceiveError::Duplicate),
+            Err(ChainError::OtherObject) => Err(ReceiveError::NotSubscribed),
+            Err(ChainError::Full) => Err(ReceiveError::Full),
+        }
+    }
+
+    fn authority_stage(&self, judge: &impl Judge, record: &Verified) -> Result<Standing, ReceiveError> {
+        let (chain, seq) = (record.chain(), record.header().seq);
+        let reaches = |id: RecordId| {
+            id == record.id() || self.chains.place(&id).is_some_and(|place| place.0 == chain && place.1 < seq)
+        };
+        judge.judge(record, &reaches).map_err(|_| ReceiveError::NotAuthorised)
+    }
+
+    /// An author's knowledge of the control log never shrinks, and is never less than that of what he
+    /// builds on.
+    fn frontier_stage(&self, judge: &impl Judge, record: &Verified) -> Result<(), ReceiveError> {
+        let header = record.header();
+        let below = header.deps.iter().chain([&header.prev]);
+        let mut frontiers: Vec<_> = below.filter_map(|id| self.chains.frontier(id)).collect();
+        frontiers.sort_unstable();
+        frontiers.dedup();
+        let newer = header.control.as_slice();
+        let backwards = frontiers.iter().any(|older| judge.regresses(&header.object, newer, older));
+        if backwards { Err(ReceiveError::BackwardsAuthority) } else { Ok(()) }
+    }
+
+    fn content_stage(&mut self, judge: &impl Judge, record: &Verified) -> Content {
+        let header = record.header();
+        let content = open(record, judge.epoch_key(&header.object, &header.epoch));
+        match &content {
+            Content::Text(_) => {}
+            Content::Locked => {
+                self.counters.no_key += 1;
+                self.lock(header.epoch, record.id());
+            }
+            Content::Void(OpenError::Bomb { .. }) => self.counters.bomb += 1,
+            Content::Void(_) => self.counters.bad_cipher += 1,
+        }
+        content
+    }
+}

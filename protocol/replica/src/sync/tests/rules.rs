@@ -1,0 +1,115 @@
+//! Single rules of the machine, one frame at a time.
+
+use meshwork_protocol::{object::Prefix, wire::sync::ObjectState};
+
+use super::{
+    hostile::{NOW, PEER, chain, entry, hello, machine, say, wants},
+    *,
+};
+
+const OTHER: DeviceId = DeviceId([8; 32]);
+
+fn say_as(sync: &mut Sync, peer: DeviceId, frame: &Frame) -> Vec<Output> {
+    sync.handle(NOW, Input::Frame { peer, bytes: frame.encode() })
+}
+
+fn hello_states(outputs: &[Output]) -> Vec<ObjectState> {
+    let states = outputs.iter().filter_map(|output| match output {
+        Output::Send { frame: Frame::Hello { objects, .. }, .. } => Some(objects.clone()),
+        _ => None,
+    });
+    states.flatten().collect()
+}
+
+#[test]
+fn what_is_admitted_but_not_stored_is_neither_told_nor_served() {
+    let mut sync = machine();
+    let _ = say(&mut sync, NOW, &hello());
+    let objects = BTreeSet::from([OBJECT]);
+    let before = hello_states(&sync.handle(NOW, Input::PeerUp { peer: OTHER, objects: objects.clone() }));
+    let taken = Input::Taken { object: OBJECT, chain: chain(1), seq: 11, id: RecordId([11; 32]) };
+    assert_eq!(sync.handle(NOW, taken), []);
+    assert_eq!(sync.handle(NOW + SECOND, Input::Tick), []);
+    let range = Range { chain: chain(1), first: 11, last: 11, after: Prefix::default() };
+    match say(&mut sync, NOW, &Frame::Want { object: OBJECT, ranges: vec![range] }).as_slice() {
+        [Output::Serve { ranges, .. }] => assert!(ranges.iter().all(|range| range.last <= 10)),
+        [Output::Send { frame: Frame::Served { .. }, .. }] => {}
+        other => panic!("{other:?}"),
+    }
+    let after = hello_states(&sync.handle(NOW, Input::PeerUp { peer: OTHER, objects: objects.clone() }));
+    assert_eq!(before, after);
+    let records = vec![Landed { chain: chain(1), seq: 11, id: RecordId([11; 32]), own: false }];
+    let outputs = sync.handle(NOW + SECOND, Input::Appended { object: OBJECT, records });
+    assert!(outputs.iter().any(|output| matches!(output, Output::Send { frame: Frame::Announce { .. }, .. })));
+    let stored = hello_states(&sync.handle(NOW, Input::PeerUp { peer: OTHER, objects }));
+    assert_ne!(before, stored);
+}
+
+#[test]
+fn when_a_peer_that_is_asked_goes_another_is_asked_at_once() {
+    let mut sync = machine();
+    let _ = sync.handle(NOW, Input::PeerUp { peer: OTHER, objects: BTreeSet::from([OBJECT]) });
+    let frame = Frame::Vector { object: OBJECT, entries: vec![entry(chain(2), 5)] };
+    let mut asked = Vec::new();
+    for peer in [PEER, OTHER] {
+        let _ = say_as(&mut sync, peer, &hello());
+        asked.push(wants(&say_as(&mut sync, peer, &frame)).len());
+    }
+    assert_eq!(asked, [1, 0], "one is asked at a time");
+    let outputs = sync.handle(NOW, Input::PeerDown { peer: PEER });
+    assert_eq!(wants(&outputs).len(), 1);
+    let outputs = sync.handle(NOW, Input::Allowed { peer: OTHER, objects: BTreeSet::new() });
+    assert!(wants(&outputs).is_empty());
+    assert_eq!(sync.objects[&OBJECT].fetch.as_ref().map(|fetch| fetch.peer), None);
+}
+
+#[test]
+fn one_peer_is_asked_for_a_few_objects_at_a_time_and_for_all_in_turn() {
+    let mut sync = Sync::new();
+    let objects: BTreeSet<ObjectId> = (1..=40).map(|n| ObjectId([n; 32])).collect();
+    for object in &objects {
+        let _ = sync.handle(NOW, Input::ObjectAdded { object: *object, vector: Vector::default(), control: vec![] });
+    }
+    let _ = sync.handle(NOW, Input::PeerUp { peer: PEER, objects: objects.clone() });
+    let _ = say(&mut sync, NOW, &Frame::Hello { version: 1, objects: vec![] });
+    let mut open = BTreeSet::new();
+    let mut answered = BTreeSet::new();
+    let note = |outputs: &[Output], open: &mut BTreeSet<ObjectId>| {
+        open.extend(outputs.iter().filter_map(|output| match output {
+            Output::Send { frame: Frame::Want { object, .. }, .. } => Some(*object),
+            _ => None,
+        }));
+    };
+    for object in &objects {
+        let outputs = say(&mut sync, NOW, &Frame::Vector { object: *object, entries: vec![entry(chain(2), 1)] });
+        note(&outputs, &mut open);
+    }
+    assert_eq!(open.len(), limits::WANTS_PER_PEER);
+    while let Some(object) = open.pop_first() {
+        let taken = Input::Taken { object, chain: chain(2), seq: 1, id: RecordId([1; 32]) };
+        note(&sync.handle(NOW, taken), &mut open);
+        note(&say(&mut sync, NOW, &Frame::Served { object }), &mut open);
+        answered.insert(object);
+        assert!(open.len() <= limits::WANTS_PER_PEER);
+    }
+    assert_eq!(answered, objects);
+}
+
+#[test]
+fn a_first_exchange_of_many_objects_is_one_frame_for_each_four_thousand() {
+    let mut sync = Sync::new();
+    let id = |n: usize| ObjectId(*blake3::hash(&n.to_be_bytes()).as_bytes());
+    let objects: BTreeSet<ObjectId> = (0..limits::SYNC_OBJECTS + 1).map(id).collect();
+    for object in &objects {
+        let _ = sync.handle(NOW, Input::ObjectAdded { object: *object, vector: Vector::default(), control: vec![] });
+    }
+    let outputs = sync.handle(NOW, Input::PeerUp { peer: PEER, objects });
+    let sizes: Vec<usize> = outputs
+        .iter()
+        .map(|output| match output {
+            Output::Send { frame: Frame::Hello { objects, .. } | Frame::Offer { objects }, .. } => objects.len(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(sizes, [limits::SYNC_OBJECTS, 1]);
+}

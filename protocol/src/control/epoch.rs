@@ -1,0 +1,401 @@
+//! Key epochs of an object: choosing, minting, handing on and opening.
+//!
+//! An epoch may be written under only while everybody it is sealed to is still a reader, so that removal takes effect
+//! as soon as it is known. Each epoch carries its predecessors' secrets, encrypted under its own, so that newcomers
+//! read history.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand_core::CryptoRng;
+use serde_bytes::ByteArray;
+use zeroize::Zeroizing;
+
+use crate::{
+    id::{DeviceId, EpochId, ObjectId, OpId},
+    limits,
+    seal::{self, Convergence, EpochKey, SealKey, SealPublic},
+};
+
+use super::{
+    Control,
+    authority::Reader,
+    evaluate::Evaluation,
+    log::{ControlLog, Entry},
+    operation::{Act, Parent, SealedKey},
+};
+
+const SEAL_PROLOGUE: &[u8] = b"mesh.v1.seal";
+const WRAP_AAD: &[u8] = b"mesh.v1.wrap";
+const WRAP_CONTEXT: &str = "mesh 2026 wrap v1";
+
+/// Why an epoch could not be minted or handed on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EpochError {
+    /// No log of this object is held.
+    #[error("the object {0} is not known here")]
+    UnknownObject(ObjectId),
+    /// The object has epochs, but this device holds none of its secrets yet: another device must seal them to it.
+    #[error("the secrets of this object have not arrived yet")]
+    NoSecrets,
+    /// The seal key of this device does not take a seal.
+    #[error("cannot seal to the device {0}")]
+    Seal(DeviceId),
+}
+
+/// The secrets that a device holds, by object.
+#[derive(Default, Clone)]
+pub struct Keyring {
+    objects: BTreeMap<ObjectId, ObjectKeys>,
+}
+
+#[derive(Default, Clone)]
+struct ObjectKeys {
+    convergence: Option<Convergence>,
+    epochs: BTreeMap<EpochId, EpochKey>,
+    /// Seals tried already, so that one which does not open is tried once for each key.
+    tried: BTreeSet<(OpId, SealPublic)>,
+}
+
+impl Keyring {
+    /// No secrets.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The secret of an epoch.
+    pub fn key(&self, object: ObjectId, epoch: EpochId) -> Option<&EpochKey> {
+        self.objects.get(&object)?.epochs.get(&epoch)
+    }
+
+    /// The secret behind the chunk ids of an object.
+    pub fn convergence(&self, object: ObjectId) -> Option<&Convergence> {
+        self.objects.get(&object)?.convergence.as_ref()
+    }
+
+    /// The epochs of an object whose secrets are held.
+    pub fn epochs(&self, object: ObjectId) -> impl Iterator<Item = EpochId> {
+        self.objects.get(&object).into_iter().flat_map(|keys| keys.epochs.keys().copied())
+    }
+
+    /// Adds secrets. The convergence secret of an object never changes: the first one stays.
+    pub fn insert(&mut self, object: ObjectId, key: EpochKey, convergence: Convergence) {
+        let keys = self.objects.entry(object).or_default();
+        keys.convergence.get_or_insert(convergence);
+        keys.epochs.insert(key.id(object), key);
+    }
+}
+
+/// A new epoch with the secrets that it seals, before it is signed.
+pub(super) struct Minting<'a> {
+    pub object: ObjectId,
+    pub n: u32,
+    pub key: &'a EpochKey,
+    pub convergence: &'a Convergence,
+}
+
+impl Minting<'_> {
+    /// The act: sealed to as many of the readers as one operation carries, superseding the given epochs.
+    pub fn act(
+        &self,
+        rng: &mut impl CryptoRng,
+        readers: &[Reader],
+        superseded: &[(OpId, EpochId, &EpochKey)],
+    ) -> Result<Act, EpochError> {
+        let id = self.key.id(self.object);
+        let mut parents = Vec::with_capacity(superseded.len());
+        for (op, parent, secret) in superseded {
+            let aad = wrap_aad(self.object, id, *parent);
+            let wrapped = seal::encrypt(&self.key.subkey(WRAP_CONTEXT), rng, &aad, secret.as_bytes());
+            if let Ok(wrapped) = <[u8; 72]>::try_from(wrapped) {
+                parents.push(Parent { epoch: *op, wrapped: ByteArray::new(wrapped) });
+            }
+        }
+        parents.sort_by_key(|parent| parent.epoch);
+        let readers = readers.get(..limits::SEALS_PER_OPERATION).unwrap_or(readers);
+        let seals = readers
+            .iter()
+            .map(|reader| seal_key(rng, self.object, reader, self.key, self.convergence))
+            .collect::<Result<_, _>>()?;
+        Ok(Act::Epoch { id, n: self.n, parents, seals })
+    }
+}
+
+impl Control {
+    /// The epoch to write an object's records under: of those sealed to present readers only and open to this
+    /// device, the newest. `None`: mint one first.
+    pub fn write_epoch(&self, object: ObjectId, keyring: &Keyring) -> Option<EpochId> {
+        let epochs = &self.evaluation(object)?.epochs;
+        epochs.iter().copied().find(|id| keyring.key(object, *id).is_some())
+    }
+
+    /// A new epoch for all readers of an object, superseding those that this device holds. Sign and insert the act,
+    /// then open it like any other.
+    pub fn mint_epoch(&self, rng: &mut impl CryptoRng, object: ObjectId, keyring: &Keyring) -> Result<Act, EpochError> {
+        let (log, evaluation) = self.evaluated(object).ok_or(EpochError::UnknownObject(object))?;
+        let convergence = match keyring.convergence(object) {
+            Some(convergence) => convergence.clone(),
+            None if epochs(log).next().is_none() => Convergence::generate(rng),
+            None => return Err(EpochError::NoSecrets),
+        };
+        let superseded = newest_held(log, evaluation, keyring);
+        let largest = superseded.iter().map(|(_, epoch)| epoch.n).max().unwrap_or(0);
+        let parents: Vec<(OpId, EpochId, &EpochKey)> = superseded
+            .iter()
+            .filter_map(|(_, epoch)| Some((epoch.op, epoch.id, keyring.key(object, epoch.id)?)))
+            .collect();
+        let key = EpochKey::generate(rng);
+        let minting = Minting { object, n: largest.saturating_add(1), key: &key, convergence: &convergence };
+        minting.act(rng, &evaluation.roster.readers, &parents)
+    }
+
+    /// Acts that seal the epochs this device holds to every reader that cannot open them yet: newcomers, and devices
+    /// with a new seal key. Empty when nobody lacks anything.
+    pub fn supplement(
+        &self,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        keyring: &Keyring,
+    ) -> Result<Vec<Act>, EpochError> {
+        let (log, evaluation) = self.evaluated(object).ok_or(EpochError::UnknownObject(object))?;
+        let Some(convergence) = keyring.convergence(object) else {
+            return Ok(Vec::new());
+        };
+        let held: Vec<Epoch<'_>> = epochs(log).filter(|epoch| keyring.key(object, epoch.id).is_some()).collect();
+        let unwrapping = unwrapping(object, &held, keyring);
+        let mut acts = Vec::new();
+        let mut missing: BTreeMap<OpId, Vec<SealedKey>> = BTreeMap::new();
+        for reader in &evaluation.roster.readers {
+            let mut opens = sealed_to(log, reader);
+            close(&mut opens, &unwrapping);
+            for epoch in held.iter().rev() {
+                let Some(key) = keyring.key(object, epoch.id).filter(|_| !opens.contains(&epoch.id)) else {
+                    continue;
+                };
+                let sealed = seal_key(rng, object, reader, key, convergence)?;
+                missing.entry(epoch.op).or_default().push(sealed);
+                opens.insert(epoch.id);
+                close(&mut opens, &unwrapping);
+            }
+        }
+        for (epoch, seals) in missing {
+            acts.extend(
+                seals.chunks(limits::SEALS_PER_OPERATION).map(|seals| Act::Seal { epoch, seals: seals.to_vec() }),
+            );
+        }
+        Ok(acts)
+    }
+
+    /// Opens with a device's seal key what is sealed to it in the log of an object, and with that what these epochs
+    /// supersede. Returns the epochs that are new in the keyring.
+    pub fn open_epochs(
+        &self,
+        object: ObjectId,
+        device: DeviceId,
+        seal: &SealKey,
+        keyring: &mut Keyring,
+    ) -> Vec<EpochId> {
+        let Some(log) = self.log(object) else { return Vec::new() };
+        let keys = keyring.objects.entry(object).or_default();
+        let before: BTreeSet<EpochId> = keys.epochs.keys().copied().collect();
+        let public = seal.public();
+        for entry in log.entries() {
+            let Some((id, seals)) = handed_out(log, entry) else {
+                continue;
+            };
+            let Ok(position) = seals.binary_search_by_key(&device, |sealed| sealed.device) else {
+                continue;
+            };
+            let Some(sealed) = seals.get(position).filter(|_| !keys.epochs.contains_key(&id)) else {
+                continue;
+            };
+            if keys.tried.insert((entry.id, public))
+                && let Some((key, convergence)) = open_key(object, id, sealed, seal)
+            {
+                keys.convergence.get_or_insert(convergence);
+                keys.epochs.insert(id, key);
+            }
+        }
+        unwrap_superseded(log, keys);
+        keys.epochs.keys().copied().filter(|id| !before.contains(id)).collect()
+    }
+}
+
+/// The epochs of a log that may be written under by whoever can open them, best first.
+pub(super) fn choices(log: &ControlLog, evaluation: &Evaluation) -> Vec<EpochId> {
+    let mut recipients: BTreeMap<EpochId, BTreeSet<DeviceId>> = BTreeMap::new();
+    let mut numbers: BTreeMap<EpochId, u32> = BTreeMap::new();
+    for entry in evaluation.standing(log) {
+        let Some((id, seals)) = handed_out(log, entry) else {
+            continue;
+        };
+        let known = recipients.entry(id).or_default();
+        known.extend(seals.iter().map(|seal| seal.device));
+        if let Act::Epoch { n, .. } = entry.op.act {
+            known.insert(entry.author().into());
+            let largest = numbers.entry(id).or_insert(n);
+            *largest = n.max(*largest);
+        }
+    }
+    let reading = &evaluation.roster.reading;
+    let mut clean: Vec<(u32, EpochId)> = numbers
+        .into_iter()
+        .filter(|(id, _)| recipients.get(id).is_some_and(|known| known.is_subset(reading)))
+        .map(|(id, n)| (n, id))
+        .collect();
+    clean.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+    clean.into_iter().map(|(_, id)| id).collect()
+}
+
+/// An operation that mints an epoch.
+struct Epoch<'l> {
+    op: OpId,
+    id: EpochId,
+    n: u32,
+    parents: &'l [Parent],
+}
+
+fn epochs(log: &ControlLog) -> impl DoubleEndedIterator<Item = Epoch<'_>> {
+    log.entries().iter().filter_map(as_epoch)
+}
+
+fn as_epoch(entry: &Entry) -> Option<Epoch<'_>> {
+    match &entry.op.act {
+        Act::Epoch { id, n, parents, .. } => Some(Epoch { op: entry.id, id: *id, n: *n, parents }),
+        _ => None,
+    }
+}
+
+/// The epoch whose key an operation hands out, with the seals.
+fn handed_out<'l>(log: &'l ControlLog, entry: &'l Entry) -> Option<(EpochId, &'l [SealedKey])> {
+    match &entry.op.act {
+        Act::Epoch { id, seals, .. } => Some((*id, seals)),
+        Act::Seal { epoch, seals } => Some((as_epoch(log.get(*epoch)?)?.id, seals)),
+        _ => None,
+    }
+}
+
+/// Of the epochs held, those that no other one held supersedes; the standing and largest first, as many as an epoch
+/// may have parents.
+fn newest_held<'l>(log: &'l ControlLog, evaluation: &Evaluation, keyring: &Keyring) -> Vec<(bool, Epoch<'l>)> {
+    let held = || epochs(log).filter(|epoch| keyring.key(log.id(), epoch.id).is_some());
+    let superseded: BTreeSet<EpochId> = held()
+        .flat_map(|epoch| epoch.parents)
+        .filter_map(|parent| Some(as_epoch(log.get(parent.epoch)?)?.id))
+        .collect();
+    let standing: BTreeSet<OpId> = evaluation.standing(log).map(|entry| entry.id).collect();
+    let mut newest: Vec<(bool, Epoch<'l>)> = held()
+        .filter(|epoch| !superseded.contains(&epoch.id))
+        .map(|epoch| (standing.contains(&epoch.op), epoch))
+        .collect();
+    newest.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.n.cmp(&a.1.n)).then(a.1.op.cmp(&b.1.op)));
+    newest.truncate(limits::EPOCH_PARENTS);
+    newest
+}
+
+/// The epochs sealed to a reader under its present seal key.
+fn sealed_to(log: &ControlLog, reader: &Reader) -> BTreeSet<EpochId> {
+    let to_reader = |seals: &[SealedKey]| {
+        let found = seals.binary_search_by_key(&reader.device, |sealed| sealed.device).ok();
+        found.and_then(|position| seals.get(position)).is_some_and(|sealed| sealed.generation == reader.generation)
+    };
+    log.entries()
+        .iter()
+        .filter_map(|entry| handed_out(log, entry))
+        .filter(|(_, seals)| to_reader(seals))
+        .map(|(id, _)| id)
+        .collect()
+}
+
+/// Which epochs open with which: pairs (newer, older) whose wrapped secret this device has checked. Newest first.
+fn unwrapping(object: ObjectId, held: &[Epoch<'_>], keyring: &Keyring) -> Vec<(EpochId, EpochId)> {
+    let id_of: BTreeMap<OpId, EpochId> = held.iter().map(|epoch| (epoch.op, epoch.id)).collect();
+    let mut pairs = Vec::new();
+    for epoch in held.iter().rev() {
+        let Some(key) = keyring.key(object, epoch.id) else {
+            continue;
+        };
+        for parent in epoch.parents {
+            if let Some(older) = id_of.get(&parent.epoch)
+                && unwrap(object, key, epoch.id, *older, parent).is_some()
+            {
+                pairs.push((epoch.id, *older));
+            }
+        }
+    }
+    pairs
+}
+
+fn close(opens: &mut BTreeSet<EpochId>, unwrapping: &[(EpochId, EpochId)]) {
+    loop {
+        let before = opens.len();
+        for (newer, older) in unwrapping {
+            if opens.contains(newer) {
+                opens.insert(*older);
+            }
+        }
+        if opens.len() == before {
+            return;
+        }
+    }
+}
+
+fn unwrap_superseded(log: &ControlLog, keys: &mut ObjectKeys) {
+    loop {
+        let before = keys.epochs.len();
+        for epoch in epochs(log).rev() {
+            let Some(key) = keys.epochs.get(&epoch.id).cloned() else {
+                continue;
+            };
+            for parent in epoch.parents {
+                let Some(older) = log.get(parent.epoch).and_then(as_epoch).map(|older| older.id) else {
+                    continue;
+                };
+                if !keys.epochs.contains_key(&older)
+                    && let Some(secret) = unwrap(log.id(), &key, epoch.id, older, parent)
+                {
+                    keys.epochs.insert(older, secret);
+                }
+            }
+        }
+        if keys.epochs.len() == before {
+            return;
+        }
+    }
+}
+
+fn unwrap(object: ObjectId, key: &EpochKey, newer: EpochId, older: EpochId, parent: &Parent) -> Option<EpochKey> {
+    let aad = wrap_aad(object, newer, older);
+    let plain = seal::decrypt(&key.subkey(WRAP_CONTEXT), &aad, parent.wrapped.as_slice()).ok()?;
+    let secret = EpochKey::from_bytes(plain.first_chunk()?);
+    (secret.id(object) == older).then_some(secret)
+}
+
+fn wrap_aad(object: ObjectId, newer: EpochId, older: EpochId) -> Vec<u8> {
+    [WRAP_AAD, &object.0, &newer.0, &older.0].concat()
+}
+
+fn seal_prologue(object: ObjectId, epoch: EpochId, device: DeviceId, generation: u32) -> Vec<u8> {
+    [SEAL_PROLOGUE, &object.0, &epoch.0, &device.0, &generation.to_be_bytes()].concat()
+}
+
+fn seal_key(
+    rng: &mut impl CryptoRng,
+    object: ObjectId,
+    reader: &Reader,
+    key: &EpochKey,
+    convergence: &Convergence,
+) -> Result<SealedKey, EpochError> {
+    let prologue = seal_prologue(object, key.id(object), reader.device, reader.generation);
+    let plain = Zeroizing::new([*key.as_bytes(), *convergence.as_bytes()].concat());
+    let sealed = seal::seal(&reader.seal, &prologue, &plain, rng).map_err(|_| EpochError::Seal(reader.device))?;
+    let sealed = <[u8; 112]>::try_from(sealed).map_err(|_| EpochError::Seal(reader.device))?;
+    Ok(SealedKey { device: reader.device, generation: reader.generation, sealed: ByteArray::new(sealed) })
+}
+
+fn open_key(object: ObjectId, id: EpochId, sealed: &SealedKey, seal: &SealKey) -> Option<(EpochKey, Convergence)> {
+    let prologue = seal_prologue(object, id, sealed.device, sealed.generation);
+    let plain = seal::open(seal, &prologue, sealed.sealed.as_slice()).ok()?;
+    let (secret, rest) = plain.split_first_chunk()?;
+    let (key, convergence) = (EpochKey::from_bytes(secret), Convergence::from_bytes(rest.first_chunk()?));
+    (key.id(object) == id).then_some((key, convergence))
+}

@@ -1,0 +1,18 @@
+//! What Meshwork devices say to each other and how they judge it.
+//!
+//! This crate is pure: no sockets, no files, no clock and no random source of its own. Time and
+//! randomness are arguments, so that every rule here runs the same in a node, in a test and in a
+//! seeded simulation.
+
+pub mod codec;
+pub mod control;
+pub mod id;
+pub mod key;
+pub mod limits;
+pub mod object;
+pub mod pairing;
+pub mod phrase;
+pub mod resource;
+pub mod seal;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,100 @@
+//! What a record builds on.
+
+use std::sync::Arc;
+
+use super::{Chains, Entry};
+use crate::id::{ChainId, RecordId};
+
+/// Everything reachable from one record through predecessors and dependencies, the record itself not
+/// included.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    chains: &'a Chains,
+    entry: &'a Entry,
+}
+
+impl Context<'_> {
+    /// Whether the record at a place is in the context.
+    pub fn contains(&self, chain: &ChainId, seq: u64) -> bool {
+        seq >= 1 && seq <= self.seq(chain)
+    }
+
+    /// How much of a chain is in the context: its places 1 to this number.
+    pub fn seq(&self, chain: &ChainId) -> u64 {
+        let Some(slot) = self.chains.slots.get(chain) else {
+            return 0;
+        };
+        if *slot == self.entry.chain {
+            return self.entry.seq - 1;
+        }
+        let found = self.entry.context.binary_search_by_key(slot, |(slot, _)| *slot);
+        found.ok().and_then(|index| self.entry.context.get(index)).map_or(0, |(_, seq)| *seq)
+    }
+
+    /// Each chain of which something is in the context, with how much.
+    pub fn entries(&self) -> impl Iterator<Item = (ChainId, u64)> + '_ {
+        let own = (self.entry.chain, self.entry.seq - 1);
+        let slots = self.entry.context.iter().copied().chain((own.1 > 0).then_some(own));
+        slots.filter_map(|(slot, seq)| Some((self.chains.chains.get(slot as usize)?.id, seq)))
+    }
+}
+
+impl Chains {
+    /// What a held record builds on.
+    pub fn context(&self, id: &RecordId) -> Option<Context<'_>> {
+        self.entry(id).map(|entry| Context { chains: self, entry })
+    }
+
+    /// What the record at a place builds on.
+    pub fn context_at(&self, chain: &ChainId, seq: u64) -> Option<Context<'_>> {
+        self.at(chain, seq).map(|entry| Context { chains: self, entry })
+    }
+
+    /// The context of a new record of the chain at `own`: its predecessor's itself where the
+    /// dependencies add nothing to it.
+    pub(super) fn merged_context(&self, own: u32, prev: &RecordId, deps: &[RecordId]) -> Arc<[(u32, u64)]> {
+        let base = self.entry(prev).map_or_else(|| self.no_context.clone(), |entry| entry.context.clone());
+        let mut merged: Option<Vec<(u32, u64)>> = None;
+        for dep in deps.iter().filter_map(|dep| self.entry(dep)) {
+            let known: &[(u32, u64)] = merged.as_deref().unwrap_or(&base);
+            if dep.chain == own || covered(known, dep.chain) >= dep.seq {
+                continue;
+            }
+            let mut wider = union(known, &dep.context, own);
+            match wider.binary_search_by_key(&dep.chain, |(slot, _)| *slot) {
+                Ok(index) => {
+                    if let Some((_, seq)) = wider.get_mut(index) {
+                        *seq = dep.seq.max(*seq);
+                    }
+                }
+                Err(index) => wider.insert(index, (dep.chain, dep.seq)),
+            }
+            merged = Some(wider);
+        }
+        merged.map_or(base, Arc::from)
+    }
+}
+
+fn covered(context: &[(u32, u64)], chain: u32) -> u64 {
+    let found = context.binary_search_by_key(&chain, |(slot, _)| *slot);
+    found.ok().and_then(|index| context.get(index)).map_or(0, |(_, seq)| *seq)
+}
+
+/// The larger of both for each chain, without the chain `own`.
+fn union(left: &[(u32, u64)], right: &[(u32, u64)], own: u32) -> Vec<(u32, u64)> {
+    let mut merged = Vec::with_capacity(left.len() + 1);
+    let (mut left, mut right) = (left.iter().copied().peekable(), right.iter().copied().peekable());
+    loop {
+        let next = match (left.peek(), right.peek()) {
+            (None, None) => return merged,
+            (Some(l), Some(r)) if l.0 == r.0 => (l.0, l.1.max(r.1)),
+            (Some(l), Some(r)) => *l.min(r),
+            (Some(one), None) | (None, Some(one)) => *one,
+        };
+        left.next_if(|(slot, _)| *slot == next.0);
+        right.next_if(|(slot, _)| *slot == next.0);
+        if next.0 != own {
+            merged.push(next);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use serde_bytes::ByteArray;
+
+use super::*;
+use crate::{
+    id::{EpochId, Incarnation},
+    limits,
+    object::Header,
+};
+
+const OBJECT: ObjectId = ObjectId([1; 32]);
+
+fn device(n: u8) -> DeviceId {
+    DeviceId([n; 32])
+}
+
+fn chain(n: u8) -> ChainId {
+    ChainId::of(&device(n), &OBJECT, &Incarnation([0; 8]))
+}
+
+fn header(seq: u64, prev: RecordId, mut deps: Vec<RecordId>, height: u64) -> Header {
+    deps.sort();
+    Header {
+        object: OBJECT,
+        kind: 1,
+        incarnation: Incarnation([0; 8]),
+        seq,
+        prev,
+        control: vec![OpId([1; 32])],
+        object_grant: OpId([1; 32]),
+        device_grant: OpId([1; 32]),
+        epoch: EpochId([0; 16]),
+        deps,
+        height,
+        more: false,
+        body_hash: ByteArray::new([0; 32]),
+        body_len: 45,
+    }
+}
+
+/// The next record of device `n` in `chains`, building on everything there.
+fn next(chains: &Chains, n: u8) -> Verified {
+    let deps = chains.deps_for_next(&chain(n), |_| u64::MAX);
+    assert!(deps.joins.is_empty());
+    on(chains, n, deps.deps)
+}
+
+fn on(chains: &Chains, n: u8, deps: Vec<RecordId>) -> Verified {
+    let (seq, prev) = chains.head(&chain(n));
+    let height = chains.next_height(&prev, &deps);
+    Verified::unsigned(device(n), header(seq + 1, prev, deps, height))
+}
+
+#[test]
+fn each_error_has_its_case() {
+    let mut chains = Chains::new(OBJECT);
+    let a1 = on(&chains, 1, vec![]);
+    assert_eq!(chains.accept(&a1), Ok(()));
+    assert_eq!(chains.accept(&a1), Err(ChainError::Duplicate));
+    let twin = Verified::unsigned(device(1), Header { more: true, ..a1.header().clone() });
+    let fork = ChainError::Fork { chain: chain(1), seq: 1, held: a1.id(), offered: twin.id() };
+    assert_eq!(chains.accept(&twin), Err(fork));
+    let on_twin = Verified::unsigned(device(1), header(2, twin.id(), vec![], 2));
+    let fork = ChainError::BadPrev { chain: chain(1), seq: 1, held: a1.id(), named: twin.id() };
+    assert_eq!(chains.accept(&on_twin), Err(fork));
+    let a3 = Verified::unsigned(device(1), header(3, RecordId([9; 32]), vec![], 3));
+    assert_eq!(chains.accept(&a3), Err(ChainError::Gap { have: 1, want: 3 }));
+    let unknown = RecordId([9; 32]);
+    let b1 = Verified::unsigned(device(2), header(1, RecordId::NONE, vec![unknown, a1.id()], 2));
+    assert_eq!(chains.accept(&b1), Err(ChainError::MissingDeps(vec![unknown])));
+    let b1 = Verified::unsigned(device(2), header(1, RecordId::NONE, vec![a1.id()], 3));
+    assert_eq!(chains.accept(&b1), Err(ChainError::BadHeight { stated: 3, below: 1 }));
+    let other = Header { object: ObjectId([2; 32]), ..a1.header().clone() };
+    assert_eq!(chains.accept(&Verified::unsigned(device(1), other)), Err(ChainError::OtherObject));
+    assert_eq!(chains.vector().0, BTreeMap::from([(chain(1), (1, a1.id()))]));
+}
+
+#[test]
+fn contexts_are_shared_while_nothing_new_is_named() {
+    let mut chains = Chains::new(OBJECT);
+    let b1 = next(&chains, 2);
+    chains.accept(&b1).expect("in order");
+    for _ in 0..10 {
+        let record = next(&chains, 1);
+        chains.accept(&record).expect("in order");
+    }
+    let contexts: Vec<_> = chains.records.iter().filter(|e| e.chain == 1).map(|e| Arc::as_ptr(&e.context)).collect();
+    assert_eq!(contexts.len(), 10);
+    assert!(contexts.iter().all(|context| std::ptr::eq(*context, contexts[0])));
+    assert!(chains.context_at(&chain(1), 10).is_some_and(|c| c.contains(&chain(2), 1) && c.contains(&chain(1), 9)));
+    assert!(chains.context_at(&chain(1), 10).is_some_and(|c| !c.contains(&chain(1), 10) && !c.contains(&chain(1), 0)));
+    assert_eq!(chains.frontiers.len(), 1);
+    assert_eq!(chains.frontier(&b1.id()), Some([OpId([1; 32])].as_slice()));
+}
+
+#[test]
+fn a_wide_frontier_is_joined_first() {
+    let mut chains = Chains::new(OBJECT);
+    for n in 1..=40 {
+        let record = on(&chains, n, vec![]);
+        chains.accept(&record).expect("no dependencies");
+    }
+    let next = chains.deps_for_next(&chain(1), |_| u64::MAX);
+    assert_eq!(next.joins.iter().map(Vec::len).collect::<Vec<_>>(), [16, 16]);
+    assert_eq!(next.deps.len(), 7);
+    for join in next.joins {
+        let record = on(&chains, 1, join);
+        chains.accept(&record).expect("a join");
+    }
+    assert_eq!(chains.deps_for_next(&chain(1), |_| u64::MAX), NextDeps { joins: vec![], deps: next.deps.clone() });
+    let record = on(&chains, 1, next.deps);
+    chains.accept(&record).expect("the record itself");
+    assert_eq!(chains.deps_for_next(&chain(1), |_| u64::MAX), NextDeps::default());
+    assert_eq!(chains.tips().collect::<Vec<_>>(), [record.id()]);
+}
+
+#[test]
+fn exactly_sixteen_heads_need_no_join() {
+    let mut chains = Chains::new(OBJECT);
+    for n in 1..=limits::RECORD_DEPS as u8 {
+        let record = on(&chains, n, vec![]);
+        chains.accept(&record).expect("no dependencies");
+    }
+    let next = chains.deps_for_next(&chain(99), |_| u64::MAX);
+    assert_eq!((next.joins.len(), next.deps.len()), (0, 16));
+}
+
+#[test]
+fn void_records_are_not_built_on_but_what_they_hide_is() {
+    let mut chains = Chains::new(OBJECT);
+    let b1 = on(&chains, 2, vec![]);
+    chains.accept(&b1).expect("in order");
+    let a1 = on(&chains, 1, vec![]);
+    chains.accept(&a1).expect("in order");
+    let a2 = on(&chains, 1, vec![b1.id()]);
+    chains.accept(&a2).expect("in order");
+    let cut = |c: &ChainId| if *c == chain(1) { 1 } else { u64::MAX };
+    let mut expected = vec![a1.id(), b1.id()];
+    expected.sort();
+    assert_eq!(chains.deps_for_next(&chain(3), cut).deps, expected);
+    assert_eq!(chains.deps_for_next(&chain(3), |_| u64::MAX).deps, [a2.id()]);
+}
+
+#[test]
+fn what_stands_includes_what_it_builds_on() {
+    let mut chains = Chains::new(OBJECT);
+    for n in [1, 1, 2, 1] {
+        let record = next(&chains, n);
+        chains.accept(&record).expect("in order");
+    }
+    let cut = |c: &ChainId| if *c == chain(1) { 0 } else { u64::MAX };
+    assert_eq!(chains.standing(cut), BTreeMap::from([(chain(1), 2), (chain(2), 1)]));
+    assert_eq!(chains.standing(|_| 0), BTreeMap::from([(chain(1), 0), (chain(2), 0)]));
+}
+
+#[test]
+fn a_range_on_another_branch_gets_the_record_that_proves_it() {
+    let mut chains = Chains::new(OBJECT);
+    let ids: Vec<RecordId> = (0..5)
+        .map(|_| {
+            let record = next(&chains, 1);
+            chains.accept(&record).expect("in order");
+            record.id()
+        })
+        .collect();
+    let range = |first, last, after: RecordId| Range { chain: chain(1), first, last, after: after.prefix() };
+    let sent = |range: Range| chains.ordered(&[range]).collect::<Vec<_>>();
+    assert_eq!(sent(range(3, 9, ids[1])), ids[2..]);
+    assert_eq!(sent(range(3, 4, ids[1])), ids[2..4]);
+    assert_eq!(sent(range(3, 9, RecordId([7; 32]))), [ids[1]]);
+    assert_eq!(sent(range(0, u64::MAX, RecordId::NONE)), ids);
+    assert!(sent(range(4, 3, ids[2])).is_empty());
+    assert!(sent(range(u64::MAX, u64::MAX, ids[2])).is_empty());
+    assert!(sent(range(6, 9, ids[4])).is_empty());
+}
+
+/// A history: each step, a device writes on top of its own chain and of any records there are.
+fn histories() -> impl Strategy<Value = Vec<(u8, Vec<prop::sample::Index>)>> {
+    prop::collection::vec((1u8..6, prop::collection::vec(any::<prop::sample::Index>(), 0..4)), 1..40)
+}
+
+struct History {
+    chains: Chains,
+    records: Vec<Verified>,
+    /// By brute force: what each record reaches.
+    reach: BTreeMap<RecordId, BTreeSet<RecordId>>,
+}
+
+fn written(steps: &[(u8, Vec<prop::sample::Index>)]) -> History {
+    let mut history = History { chains: Chains::new(OBJECT), records: Vec::new(), reach: BTreeMap::new() };
+    for (n, picks) in steps {
+        let picked: BTreeSet<RecordId> = match history.records.len() {
+            0 => BTreeSet::new(),
+            len => picks.iter().map(|pick| history.records[pick.index(len)].id()).collect(),
+        };
+        let record = on(&history.chains, *n, picked.into_iter().collect());
+        history.chains.accept(&record).expect("written in order");
+        let below: Vec<RecordId> = record.header().deps.iter().chain([&record.header().prev]).copied().collect();
+        let mut reach = BTreeSet::new();
+        for id in below.into_iter().filter(|id| *id != RecordId::NONE) {
+            reach.insert(id);
+            reach.extend(&history.reach[&id]);
+        }
+        history.reach.insert(record.id(), reach);
+        history.records.push(record);
+    }
+    history
+}
+
+proptest! {
+    #[test]
+    fn contexts_equal_what_is_reachable(steps in histories()) {
+        let History { chains, records, reach } = written(&steps);
+        for record in &records {
+            let context = chains.context(&record.id()).expect("held");
+            for other in &records {
+                let inside = context.contains(&other.chain(), other.header().seq);
+                prop_assert_eq!(inside, reach[&record.id()].contains(&other.id()));
+            }
+            let size: u64 = context.entries().map(|(_, seq)| seq).sum();
+            prop_assert_eq!(size, reach[&record.id()].len() as u64);
+            let below = reach[&record.id()].iter().filter_map(|id| chains.height(id)).max().unwrap_or(0);
+            prop_assert_eq!(chains.height(&record.id()), Some(below + 1));
+            prop_assert_eq!(chains.place(&record.id()), Some((record.chain(), record.header().seq)));
+            prop_assert_eq!(chains.record_at(&record.chain(), record.header().seq), Some(record.id()));
+        }
+        let built_on: BTreeSet<RecordId> = reach.values().flatten().copied().collect();
+        let tips: BTreeSet<RecordId> = chains.tips().collect();
+        prop_assert_eq!(tips, records.iter().map(Verified::id).filter(|id| !built_on.contains(id)).collect());
+    }
+
+    #[test]
+    fn the_next_record_reaches_all_that_stands(
+        steps in histories(),
+        own in 1u8..7,
+        cuts in prop::collection::vec(0u64..9, 6),
+    ) {
+        let History { chains, records, reach } = written(&steps);
+        for cut in [None, Some(cuts)] {
+            let standing = chains.standing(|c| {
+                let device = (1u8..7).find(|n| chain(*n) == *c && *n != own);
+                cut.as_ref().zip(device).map_or(u64::MAX, |(cuts, n)| cuts[n as usize - 1])
+            });
+            let next = chains.deps_for_next(&chain(own), |c| standing.get(c).copied().unwrap_or(0));
+            let mut named: Vec<RecordId> = next.joins.concat();
+            named.extend(&next.deps);
+            let mut reached: BTreeSet<RecordId> = named.iter().flat_map(|id| &reach[id]).copied().collect();
+            // Nothing is named that another name, or the own chain, reaches already.
+            let own_head = chains.head(&chain(own)).1;
+            let own_reach = reach.get(&own_head).cloned().unwrap_or_default();
+            prop_assert!(named.iter().all(|id| !reached.contains(id) && !own_reach.contains(id)));
+            reached.extend(named);
+            reached.extend(own_reach);
+            reached.insert(own_head);
+            let all: BTreeSet<RecordId> = records
+                .iter()
+                .filter(|r| standing[&r.chain()] >= r.header().seq)
+                .map(Verified::id)
+                .chain([own_head])
+                .collect();
+            prop_assert_eq!(reached, all);
+        }
+    }
+
+    #[test]
+    fn any_causal_order_gives_the_same(steps in histories(), seed in any::<u64>()) {
+        let History { chains, records, .. } = written(&steps);
+        // Deliver in a random order, each time the first of the rest that can be admitted.
+        let mut rest = records.clone();
+        let mut state = seed | 1;
+        let mut copy = Chains::new(OBJECT);
+        while !rest.is_empty() {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let start = (state >> 33) as usize % rest.len();
+            let at = (0..rest.len()).map(|i| (start + i) % rest.len()).find(|i| copy.check(&rest[*i]).is_ok());
+            let record = rest.remove(at.expect("some record is always admissible"));
+            prop_assert_eq!(copy.accept(&record), Ok(()));
+            prop_assert_eq!(copy.accept(&record), Err(ChainError::Duplicate));
+        }
+        prop_assert_eq!(copy.vector(), chains.vector());
+        prop_assert_eq!(copy.digest(), chains.digest());
+    }
+
+    #[test]
+    fn sent_in_order_a_difference_is_admitted_as_it_comes(
+        steps in histories(),
+        keep in prop::collection::vec(0u64..12, 6),
+    ) {
+        let History { chains, records, .. } = written(&steps);
+        let mut behind = Chains::new(OBJECT);
+        for record in &records {
+            let limit = (1u8..7).find(|n| chain(*n) == record.chain()).map_or(0, |n| keep[n as usize - 1]);
+            if record.header().seq <= limit {
+                let _ = behind.accept(record);
+            }
+        }
+        let ranges: Vec<Range> = chains
+            .vector()
+            .0
+            .iter()
+            .map(|(chain, (last, _))| (*chain, behind.head(chain), *last))
+            .map(|(chain, (seq, id), last)| Range { chain, first: seq + 1, last, after: id.prefix() })
+            .collect();
+        for id in chains.ordered(&ranges) {
+            let record = records.iter().find(|r| r.id() == id).expect("held");
+            prop_assert_eq!(behind.accept(record), Ok(()));
+        }
+        prop_assert_eq!(behind.digest(), chains.digest());
+    }
+}

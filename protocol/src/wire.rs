@@ -1,0 +1,15 @@
+//! What travels between devices: one file per stream protocol.
+//!
+//! A stream carries frames: the length as four bytes, big-endian, then that many bytes of strict DAG-CBOR. The limit of
+//! a frame depends on the protocol and is checked before anything is allocated.
+
+pub mod chunks;
+pub mod pair;
+pub mod sync;
+
+/// Control stream between two devices that know each other.
+pub const CONTROL: &str = "/meshwork/control/1";
+/// Chunks of file contents.
+pub const CHUNKS: &str = "/meshwork/chunks/1";
+/// Pairing of a new device.
+pub const PAIR: &str = "/meshwork/pair/1";

@@ -1,0 +1,6 @@
+//! Two devices as real processes on loopback.
+
+mod folder;
+mod pairing;
+mod refusal;
+mod secrecy;

@@ -1,0 +1,79 @@
+//! What travels between two devices holds no name and no content.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use meshwork_tests::device::{Device, wait_equal, wait_for};
+
+const NAME: &str = "tax-return-of-nobody";
+const MARKER: &str = "the quick brown marker jumps over the lazy capture";
+
+/// Captures loopback into a file until it is stopped.
+struct Capture {
+    process: Child,
+}
+
+impl Capture {
+    fn start(file: &Path) -> Capture {
+        let mut command = Command::new("tcpdump");
+        // All of loopback, with room for a burst: a large file travels on a connection of its own.
+        command.args(["-i", "lo", "-U", "-B", "65536", "-w"]).arg(file);
+        let process = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("tcpdump is installed");
+        wait_for("the capture to begin", || fs::metadata(file).is_ok_and(|meta| meta.len() >= 24).then_some(()));
+        Capture { process }
+    }
+
+    fn stop(mut self) {
+        let pid = self.process.id().to_string();
+        let stopped = Command::new("kill").args(["-INT", &pid]).status().expect("kill runs");
+        assert!(stopped.success(), "the capture ends");
+        self.process.wait().expect("tcpdump ends");
+    }
+}
+
+fn holds(file: &Path, text: &str) -> bool {
+    let bytes = fs::read(file).expect("a capture");
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+#[test]
+fn a_capture_holds_no_name_and_no_content() {
+    let (laptop, desktop) = (Device::start("laptop"), Device::start("desktop"));
+    let captures = laptop.dir("captures");
+    let sealed = captures.join("sealed.pcap");
+    let capture = Capture::start(&sealed);
+    laptop.pair(&desktop);
+    let from = laptop.add("Notes");
+    // Numbered, so that no part of it is like another and all of it travels.
+    let content: String = (0..110_000).map(|line| format!("{line} {MARKER}\n")).collect();
+    fs::write(from.join(NAME), &content).expect("written");
+    let to = desktop.get("Notes");
+    wait_for("the file to arrive", || to.join(NAME).exists().then_some(()));
+    wait_equal(&from, &to);
+    capture.stop();
+    assert!(
+        fs::metadata(&sealed).expect("a capture").len() > content.len() as u64 * 9 / 10,
+        "the traffic was captured"
+    );
+    assert!(!holds(&sealed, NAME) && !holds(&sealed, MARKER), "the capture holds a name or content");
+
+    // The same search finds both when the same bytes travel in the open.
+    let plain = captures.join("plain.pcap");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let capture = Capture::start(&plain);
+    let sender = std::thread::spawn(move || {
+        let mut stream = std::net::TcpStream::connect(address).expect("connected");
+        std::io::Write::write_all(&mut stream, format!("{NAME} {MARKER}").as_bytes()).expect("sent");
+    });
+    let (mut stream, _) = listener.accept().expect("accepted");
+    let mut received = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut received).expect("received");
+    sender.join().expect("sent");
+    wait_for("the capture to hold it", || holds(&plain, MARKER).then_some(()));
+    capture.stop();
+    assert!(holds(&plain, NAME) && holds(&plain, MARKER));
+}

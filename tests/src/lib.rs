@@ -1,0 +1,6 @@
+//! What the tests of Meshwork share.
+
+pub mod device;
+pub mod docs;
+pub mod sim;
+pub mod tidy;

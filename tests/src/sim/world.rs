@@ -1,0 +1,335 @@
+//! Several replicas of one mesh in one thread: their clock, their network, their disks and their users.
+
+mod carry;
+mod disk_work;
+mod link_work;
+mod setup;
+mod user;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use meshwork_protocol::{
+    id::{ChainId, ContentId, DeviceId, MeshId, ObjectId, RecordId},
+    time::Timestamp,
+};
+use meshwork_replica::{
+    feed::Dot,
+    folder::{self, State},
+    replica::Input,
+};
+
+use super::{
+    device::Device,
+    fate::{Counts, Fate, Trace},
+    judge,
+    network::Link,
+    planted::Planted,
+};
+
+/// Virtual microseconds.
+pub type Micros = u64;
+/// One virtual millisecond.
+pub const MS: Micros = 1_000;
+/// Virtual time in which a healed mesh must come to rest.
+const REST_WITHIN: Micros = 1_200_000 * MS;
+/// Events of one run.
+const MAX_EVENTS: u64 = 150_000;
+
+/// What is due at some time.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A user does something.
+    User(usize),
+    /// Something goes wrong.
+    Fault,
+    /// Faults and users end.
+    Calm,
+    /// A device joins the mesh.
+    Join(usize),
+    /// A device tries to give the folder a place.
+    Map(usize, u64),
+    /// The watch tells.
+    Watch(usize, u64),
+    /// A deadline of the replica.
+    Tick(usize, u64),
+    /// The disk goes on with its job.
+    Work(usize, u64),
+    /// A lot is durable.
+    Written(usize, u64),
+    /// The index is flushed.
+    Flush(usize, u64),
+    /// A process starts.
+    Start(usize),
+    /// A stream is opened.
+    Connect(usize, usize),
+    /// One side learns of a stream.
+    Opened { side: usize, peer: usize, generation: u64 },
+    /// One side learns that a stream ended.
+    Ended { side: usize, peer: usize, generation: u64 },
+    /// A writer goes on.
+    Write { from: usize, to: usize },
+    /// A frame arrives.
+    Deliver { from: usize, to: usize },
+    /// The writer of a stream answers.
+    Sent { side: usize, peer: usize, generation: u64, object: ObjectId, answer: bool, through: Vec<(ChainId, u64)> },
+    /// A fetch goes on.
+    Fetch { device: usize, life: u64, ticket: u64 },
+}
+
+/// How a run ended.
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// Why it failed.
+    pub failure: Option<String>,
+    /// Events handled.
+    pub steps: u64,
+    /// How often what happened.
+    pub counts: Counts,
+    /// Hash over all that happened.
+    pub hash: [u8; 32],
+    /// The last events, if they were kept.
+    pub lines: Vec<String>,
+}
+
+/// The simulated world.
+pub struct World {
+    /// Chance.
+    pub fate: Fate,
+    /// Time.
+    pub now: Micros,
+    queue: BTreeMap<(Micros, u64), Event>,
+    events: u64,
+    scheduled: u64,
+    /// The devices.
+    pub devices: Vec<Device>,
+    /// Devices by id.
+    pub index: BTreeMap<DeviceId, usize>,
+    /// Links, the smaller number first.
+    pub links: BTreeMap<(usize, usize), Link>,
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The folder.
+    pub folder: ObjectId,
+    welcome: Vec<meshwork_protocol::key::Signed>,
+    /// How often what happened.
+    pub counts: Counts,
+    /// What happened.
+    pub trace: Trace,
+    planted: Option<Planted>,
+    failure: Option<String>,
+    calm: bool,
+    calm_since: Micros,
+    /// Contents that users closed; those that a user replaced or removed since are in `given_up`.
+    pub closed: BTreeMap<ContentId, Vec<u8>>,
+    /// Contents that a user replaced or removed where he saw them.
+    pub given_up: BTreeSet<ContentId>,
+    /// The one record at each place ever durable.
+    pub durable: BTreeMap<(ChainId, u64), RecordId>,
+    /// The contents of operations that some device signed.
+    pub values: BTreeMap<Dot, Option<ContentId>>,
+    writes: u64,
+}
+
+/// Runs a seed.
+pub fn run(seed: u64, planted: Option<Planted>, keep: bool) -> Outcome {
+    let mut world = World::new(seed, planted, keep);
+    world.go();
+    let hash = world.trace.hash();
+    Outcome {
+        seed,
+        failure: world.failure,
+        steps: world.events,
+        counts: world.counts,
+        hash,
+        lines: world.trace.into_lines(),
+    }
+}
+
+impl World {
+    /// Schedules an event.
+    pub fn at(&mut self, delay: Micros, event: Event) {
+        self.scheduled += 1;
+        self.queue.insert((self.now + delay, self.scheduled), event);
+    }
+
+    /// A delay between two numbers of milliseconds.
+    pub fn between(&mut self, least: u64, most: u64) -> Micros {
+        least * MS + self.fate.below((most - least) * MS)
+    }
+
+    /// Fails the run, unless it failed before.
+    pub fn fail(&mut self, reason: String) {
+        self.failure.get_or_insert(reason);
+    }
+
+    /// Whether a bug is planted.
+    pub fn has(&self, planted: Planted) -> bool {
+        self.planted == Some(planted)
+    }
+
+    fn time(&self) -> Timestamp {
+        Timestamp(1_700_000_000_000_000 + self.now)
+    }
+
+    fn go(&mut self) {
+        self.set_up();
+        while self.failure.is_none() {
+            let Some(((now, number), event)) = self.queue.pop_first() else {
+                return self.fail("nothing is due any more, and not all is done".to_owned());
+            };
+            self.now = now.max(self.now);
+            self.events += 1;
+            self.trace.numbers(&[now, number]);
+            let at = self.now;
+            self.trace.line(|| format!("{:>9}.{:03} ms  {event:?}", at / MS, at % MS));
+            self.on_event(event);
+            if self.calm && self.events.is_multiple_of(16) && self.failure.is_none() && self.at_rest() {
+                return judge::at_end(self);
+            }
+            if self.events > MAX_EVENTS || self.calm && self.now > self.calm_since + REST_WITHIN {
+                let state = self.describe();
+                self.fail(format!(
+                    "not at rest {} s after all was healed: {state}",
+                    (self.now - self.calm_since) / 1_000_000
+                ));
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::User(device) => self.user(device),
+            Event::Fault => self.fault(),
+            Event::Calm => self.become_calm(),
+            Event::Join(device) => self.join(device),
+            Event::Map(device, life) => self.map(device, life),
+            Event::Watch(device, life) => self.watch(device, life),
+            Event::Tick(device, life) => self.tick(device, life),
+            Event::Work(device, life) => self.work(device, life),
+            Event::Written(device, life) => self.written(device, life),
+            Event::Flush(device, life) => self.flush(device, life),
+            Event::Start(device) => self.start(device),
+            Event::Connect(one, other) => self.connect(one, other),
+            Event::Opened { side, peer, generation } => self.opened(side, peer, generation),
+            Event::Ended { side, peer, generation } => self.ended(side, peer, generation),
+            Event::Write { from, to } => self.write(from, to),
+            Event::Deliver { from, to } => self.deliver(from, to),
+            Event::Sent { side, peer, generation, object, answer, through } => {
+                if self.side(side, peer).open == Some(generation) {
+                    let peer = self.devices[peer].id;
+                    self.drive(side, Input::Sent { peer, object, answer, through });
+                }
+            }
+            Event::Fetch { device, life, ticket } => self.fetch(device, life, ticket),
+        }
+    }
+
+    fn is_current(&self, device: usize, life: u64) -> bool {
+        self.devices[device].life == life && self.devices[device].replica.is_some()
+    }
+
+    fn fault(&mut self) {
+        if self.calm {
+            return;
+        }
+        let device = self.fate.index(self.devices.len());
+        let (one, other) = (device, self.fate.index(self.devices.len()));
+        match self.fate.below(8) {
+            0..=2 => self.crash(device),
+            3 | 4 if one != other => {
+                let link = self.link(one, other);
+                link.parted = !link.parted;
+                let parted = link.parted;
+                self.counts.add(if parted { "fault: partition" } else { "fault: heal" });
+                if parted {
+                    self.cut(one, other);
+                } else {
+                    self.at(MS, Event::Connect(one, other));
+                }
+            }
+            5 | 6 if one != other => {
+                self.counts.add("fault: stream cut");
+                self.cut(one, other);
+            }
+            _ => {
+                self.counts.add("fault: look everywhere");
+                self.devices[device].anything = true;
+                self.report(device, 0);
+            }
+        }
+        let delay = self.between(50, 3_000);
+        self.at(delay, Event::Fault);
+    }
+
+    fn become_calm(&mut self) {
+        (self.calm, self.calm_since) = (true, self.now);
+        for device in 0..self.devices.len() {
+            self.devices[device].anything = true;
+            self.report(device, 0);
+            for other in 0..device {
+                self.link(device, other).parted = false;
+                self.at(MS, Event::Connect(other, device));
+            }
+        }
+    }
+
+    /// Whether nothing is left to do: every device has everything, and a look at every disk found nothing.
+    fn at_rest(&mut self) -> bool {
+        let busy = |device: &Device| {
+            device.replica.is_none()
+                || !device.mapped
+                || device.job.is_some()
+                || device.writing.is_some()
+                || device.anything
+                || !device.changed.is_empty()
+                || !device.fetches.is_empty()
+        };
+        if self.devices.iter().any(busy)
+            || self.links.values().any(|link| !link.alive || link.sides.iter().any(busy_side))
+        {
+            return false;
+        }
+        let folder = self.folder;
+        let mut digests = BTreeSet::new();
+        for device in &self.devices {
+            let Some(replica) = &device.replica else { return false };
+            let idle = replica.folder(folder).is_some_and(|folder| folder.state() == State::Idle);
+            if !idle || replica.transfers_left(folder).0 > 0 {
+                return false;
+            }
+            digests.insert(replica.digest());
+        }
+        digests.len() == 1
+    }
+
+    /// What every device is doing, for a failure.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for (number, device) in self.devices.iter().enumerate() {
+            let folder = device.replica.as_ref().and_then(|replica| replica.folder(self.folder));
+            let state = folder.map(folder::Folder::state);
+            let left =
+                device.replica.as_ref().map(|replica| (replica.transfers_left(self.folder), replica.digest()[0]));
+            text += &format!(
+                "\n  device {number}: {state:?}, mapped {}, job {}, fetches {}, writing {}, (left, digest) {left:?}",
+                device.mapped,
+                device.job.is_some(),
+                device.fetches.len(),
+                device.writing.is_some(),
+            );
+        }
+        for ((one, other), link) in &self.links {
+            text += &format!(
+                "\n  link {one}-{other}: alive {}, open {:?}",
+                link.alive,
+                link.sides.each_ref().map(|s| s.open)
+            );
+        }
+        text
+    }
+}
+
+fn busy_side(side: &super::network::Side) -> bool {
+    side.open.is_none() || !side.outgoing.is_empty() || !side.wire.is_empty()
+}
