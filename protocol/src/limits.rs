@@ -231,8 +231,6 @@ pub const SYNC_ITEMS: usize = 4_096;
 pub const SYNC_CHAINS: usize = 16_384;
 /// Ranges of records that one frame asks for.
 pub const SYNC_RANGES: usize = 512;
-/// Bytes of one message of the bulk plane on the control stream.
-pub const SYNC_BULK: usize = 16_384;
 /// Records in one answer; then the asker asks again, so that a slow peer holds up little.
 pub const SERVE_RECORDS: usize = 1_024;
 /// Bytes of records in one answer, unless a single record has more.

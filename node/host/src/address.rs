@@ -92,6 +92,17 @@ impl Address {
         Some(SocketAddr::new(host, port))
     }
 
+    /// The addresses in the order in which they help others: those that other machines can use first, and of
+    /// each machine address both transports together.
+    pub fn most_useful(addresses: &[Address]) -> Vec<&Address> {
+        let mut sorted: Vec<&Address> = addresses.iter().collect();
+        sorted.sort_by_key(|address| {
+            let ip = address.socket().map(|socket| socket.ip());
+            (ip.is_none_or(|ip| ip.is_loopback()), ip.is_some_and(|ip| ip.is_ipv6()), ip)
+        });
+        sorted
+    }
+
     /// The device that the address names, when it names one.
     pub fn device(&self) -> Option<DeviceId> {
         self.0.iter().find_map(|part| match part {

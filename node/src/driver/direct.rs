@@ -72,10 +72,10 @@ impl Direct {
 
     /// An offer to a device that asks for one, and where its connection comes out.
     pub(super) fn offer(&self, to: DeviceId, listening: &[Address]) -> Option<(BulkOffer, PendingChannel)> {
-        let mut ips: Vec<IpAddr> = listening.iter().filter_map(Address::socket).map(|socket| socket.ip()).collect();
+        let sockets = Address::most_useful(listening).into_iter().filter_map(Address::socket);
+        let mut ips: Vec<IpAddr> = sockets.map(|socket| socket.ip()).collect();
         // An address of one link means nothing without the link's name.
         ips.retain(|ip| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()));
-        ips.sort_by_key(|ip| (ip.is_loopback(), ip.is_ipv6(), *ip));
         ips.dedup();
         self.listener.as_ref()?.offer(self.device, to, &ips, &mut entropy()).ok()
     }

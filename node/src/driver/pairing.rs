@@ -217,8 +217,7 @@ impl Driver {
     fn open_offer(&mut self, yes: bool, reply: Reply<PairingOffer>) {
         self.close_offer();
         let now = clock::now();
-        let addresses: Vec<String> =
-            most_useful(&self.listening).map(ToString::to_string).take(limits::PAIR_ADDRESSES).collect();
+        let addresses = self.listening_addresses(limits::PAIR_ADDRESSES);
         let device = self.network.device();
         let offer = match Offer::new(now, &mut self.rng, device, &addresses, &self.pairing.dead) {
             Ok(offer) => offer,
@@ -351,12 +350,13 @@ impl Driver {
         });
         Welcome {
             items: items.into_iter().flatten().map(|item: Signed| ByteBuf::from(item.to_bytes())).collect(),
-            addresses: most_useful(&self.listening)
-                .map(ToString::to_string)
-                .take(limits::PAIR_WELCOME_ADDRESSES)
-                .collect(),
+            addresses: self.listening_addresses(limits::PAIR_WELCOME_ADDRESSES),
             name: self.own_name.clone(),
         }
+    }
+
+    fn listening_addresses(&self, most: usize) -> Vec<String> {
+        Address::most_useful(&self.listening).into_iter().map(ToString::to_string).take(most).collect()
     }
 
     // The side that joins.
@@ -552,17 +552,6 @@ impl Driver {
             let _ = reply.send(Err(error));
         }
     }
-}
-
-/// Listening addresses in the order in which they help others: those that other machines can use first,
-/// and of each machine address both transports together.
-fn most_useful(listening: &[Address]) -> impl Iterator<Item = &Address> {
-    let mut addresses: Vec<&Address> = listening.iter().collect();
-    addresses.sort_by_key(|address| {
-        let ip = address.socket().map(|socket| socket.ip());
-        (ip.is_none_or(|ip| ip.is_loopback()), ip.is_some_and(|ip| ip.is_ipv6()), ip)
-    });
-    addresses.into_iter()
 }
 
 async fn read(attempt: AttemptId, mut reader: ReadHalf<Stream>, events: mpsc::Sender<Event>) {

@@ -122,6 +122,9 @@ pub struct Replica {
     sync: Sync,
     transfer: Transfer,
     expected: BTreeMap<ObjectId, restore::Expected>,
+    /// What this device has signed and taken in, and the store has not been given yet: it goes there before
+    /// anything that builds on it, also when what it was signed for comes to nothing.
+    signed: Vec<Stored>,
     unsaid: BTreeMap<u64, Vec<Said>>,
     /// Objects that the sync machine is to be told of.
     announced: Vec<ObjectId>,
@@ -150,6 +153,7 @@ impl Replica {
             sync: Sync::new(),
             transfer: Transfer::default(),
             expected: BTreeMap::new(),
+            signed: Vec::new(),
             unsaid: BTreeMap::new(),
             announced: Vec::new(),
             control_asked: Vec::new(),
@@ -164,6 +168,7 @@ impl Replica {
     #[must_use]
     pub fn handle(&mut self, now: Timestamp, rng: &mut impl CryptoRng, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
+        self.persist_signed(&mut out);
         match input {
             Input::PeerUp(peer) => {
                 self.connected.insert(peer);
@@ -286,12 +291,20 @@ impl Replica {
         }
     }
 
-    /// Asks for entries to be stored; what they say is announced when they are durable.
-    fn persist(&mut self, entries: Vec<Stored>, out: &mut Vec<Output>) {
-        self.persist_from(entries, None, out);
+    /// Asks for what was signed here to be stored.
+    fn persist_signed(&mut self, out: &mut Vec<Output>) {
+        let signed = std::mem::take(&mut self.signed);
+        self.store(signed, None, out);
     }
 
-    fn persist_from(&mut self, entries: Vec<Stored>, from: Option<DeviceId>, out: &mut Vec<Output>) {
+    /// Asks for what a peer sent to be stored.
+    fn persist_received(&mut self, entries: Vec<Stored>, from: Option<DeviceId>, out: &mut Vec<Output>) {
+        self.persist_signed(out);
+        self.store(entries, from, out);
+    }
+
+    /// Asks for entries to be stored; what they say is announced when they are durable.
+    fn store(&mut self, entries: Vec<Stored>, from: Option<DeviceId>, out: &mut Vec<Output>) {
         if entries.is_empty() {
             return;
         }

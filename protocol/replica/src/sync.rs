@@ -219,13 +219,6 @@ pub enum Output {
         /// The statements.
         items: Vec<ByteBuf>,
     },
-    /// A message of the bulk plane came.
-    Bulk {
-        /// The peer.
-        peer: DeviceId,
-        /// The message.
-        bytes: Vec<u8>,
-    },
     /// Close the stream to a peer after what was sent before; [`Input::PeerDown`] need not follow.
     Close {
         /// The peer.

@@ -117,11 +117,6 @@ pub enum Frame {
         /// [`Reason`] as a number; unknown ones mean no more than that the stream ends.
         reason: u8,
     },
-    /// A message of the bulk plane, carried unread.
-    Bulk {
-        /// The message.
-        bytes: ByteBuf,
-    },
 }
 wire_enum!(Frame {
     0 => Hello { version, objects },
@@ -135,7 +130,6 @@ wire_enum!(Frame {
     8 => Served { object },
     9 => KeepAlive {},
     10 => Bye { reason },
-    11 => Bulk { bytes },
 });
 
 /// Why a side closes the stream.
@@ -177,7 +171,6 @@ impl Frame {
             Frame::Served { .. } => "Served",
             Frame::KeepAlive {} => "KeepAlive",
             Frame::Bye { .. } => "Bye",
-            Frame::Bulk { .. } => "Bulk",
         }
     }
 
@@ -211,7 +204,6 @@ impl Frame {
                 let small = records.iter().all(|record| record.len() <= limits::RECORD);
                 ("records", small && records.len() <= limits::SYNC_ITEMS)
             }
-            Frame::Bulk { bytes } => ("bulk messages", bytes.len() <= limits::SYNC_BULK),
             Frame::Served { .. } | Frame::KeepAlive {} | Frame::Bye { .. } => ("", true),
         };
         if fits { Ok(()) } else { Err(FrameError::TooMany(what)) }

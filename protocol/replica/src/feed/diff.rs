@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use meshwork_protocol::{id::DirId, limits};
 
 use self::{
-    overlay::{Overlay, Shown, Spot},
+    overlay::{Overlay, Shown, Slot, Spot},
     settle::Touched,
 };
 use super::{
@@ -86,8 +86,8 @@ pub enum EditError {
 /// is, whatever was hidden behind what the user touched. At most one for a key, rising by key.
 ///
 /// `base` is what the disk showed, never what the replica holds: what the author did not see he cannot
-/// replace. But an operation that the replica holds no more is not kept for saying what the author says:
-/// somebody has replaced it, and the author's content would go with it.
+/// replace. `held` is what the replica holds: what others have replaced already is not brought back only
+/// because its name has to be settled.
 pub fn diff(base: &FeedMap, held: &FeedMap, edits: &Edits) -> Result<Vec<NewOperation>, EditError> {
     let view = View::new(base);
     let overlay = Overlay::new(&view, edits)?;
@@ -118,31 +118,38 @@ fn write(overlay: &Overlay<'_>, held: &FeedMap, touched: &Touched<'_>) -> Vec<Ne
     operations
 }
 
-/// Brings the keys of one name in line with what the edited tree shows there: keeps an operation that
-/// already says so, else writes one at the smallest id's key, and deletes all else.
+/// Brings the keys of one name in line with what the edited tree shows there: keeps the operations that
+/// already say so, unless something came to the name, else writes one at the smallest id's key, and
+/// deletes all else.
 fn write_name(overlay: &Overlay<'_>, held: &FeedMap, spot: Spot, name: &Name, operations: &mut Vec<NewOperation>) {
     let map = overlay.view().map();
     let ids = overlay.ids_of(spot);
+    let slot = (spot, name.clone());
     let mut want =
         if overlay.is_reached(spot) { value_of(overlay, overlay.shown(spot, name)) } else { Value::Tombstone };
-    let edited = overlay.is_changed(&(spot, name.clone()));
-    let is_held = |operation: &Operation| held.at(&operation.key).iter().any(|other| other.dot == operation.dot);
-    let says_so = |operation: &Operation, want: &Value| {
-        !want.is_tombstone() && operation.value.same_as(want) && (!edited || is_held(operation))
-    };
-    if ids.iter().any(|dir| map.lookup(*dir, name.as_bytes()).iter().any(|operation| says_so(operation, &want))) {
-        // Said already: nothing is put, and of what is there only this is kept.
-        let kept = std::mem::replace(&mut want, Value::Tombstone);
-        for dir in ids {
-            replace(map, *dir, name, Value::Tombstone, |operation| says_so(operation, &kept), operations);
-        }
-        return;
+    let kept = if comes_here(overlay, held, &slot) { Value::Tombstone } else { want.clone() };
+    let says_so = |operation: &Operation| !kept.is_tombstone() && operation.value.same_as(&kept);
+    if ids.iter().any(|dir| map.lookup(*dir, name.as_bytes()).iter().any(|operation| says_so(operation))) {
+        want = Value::Tombstone;
     }
     for dir in ids {
         // Ids rise, so the first one takes the value and the others get tombstones.
         let value = std::mem::replace(&mut want, Value::Tombstone);
-        replace(map, *dir, name, value, |_| false, operations);
+        replace(map, *dir, name, value, says_so, operations);
     }
+}
+
+/// Whether the author gives a name what it shows: by his edit, or because it was shown there on behalf of
+/// an operation at another name, which this diff replaces.
+///
+/// Then it has to be put even where an operation already says the same. Somebody else may be replacing
+/// that one, as a twin of the one that goes: the content would be gone though both of them meant it to
+/// stay.
+fn comes_here(overlay: &Overlay<'_>, held: &FeedMap, slot: &Slot) -> bool {
+    let is_held = |operation: &Operation| held.at(&operation.key).iter().any(|other| other.dot == operation.dot);
+    let comes = |operation: &Operation| operation.key.name != slot.1 && is_held(operation);
+    overlay.is_changed(slot)
+        || overlay.entry(slot).is_some_and(|entry| entry.sources().iter().any(|operation| comes(operation)))
 }
 
 /// Writes `value` at one key over everything there that is not kept.

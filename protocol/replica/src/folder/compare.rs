@@ -135,6 +135,20 @@ impl<'a> Trees<'a> {
         slots.filter_map(|(dir, name)| self.slot(dir, name)).collect()
     }
 
+    /// Where the second tree shows what the first showed at a slot, when that is a name that shows the same in
+    /// both: what was at the slot has an equal twin there already.
+    pub fn twin(&self, slot: &Slot) -> Option<(Dir, Name)> {
+        slot.old.as_ref()?.sources().iter().find_map(|operation| {
+            let node = self.new.node_of(operation.key.dir)?;
+            let is_shown = |name: &Name| {
+                let entry = self.new.entry_in(node, name);
+                entry.is_some_and(|entry| entry.sources().iter().any(|source| source.dot == operation.dot))
+            };
+            let name = shown(&self.new, node, &operation.key.name).into_iter().find(is_shown)?;
+            self.slot(self.dir(node), name.clone()).is_none().then(|| (self.dir(node), name))
+        })
+    }
+
     fn slot(&self, dir: Dir, name: Name) -> Option<Slot> {
         let (old, new) = self.nodes(dir);
         let old = old.and_then(|node| self.old.entry_in(node, &name));

@@ -120,19 +120,10 @@ impl Reconcile<'_> {
         if places.unknown.is_empty() {
             return Ok(plan);
         }
-        let unknown = |slot: &&Slot| self.is_unknown(&trees, slot);
-        let keys: BTreeSet<Key> = slots.iter().filter(unknown).flat_map(Slot::keys).collect();
+        let mut known = Places::new(&trees, self.base);
+        let unknown = slots.iter().filter(|slot| is_unknown(slot, &mut known));
+        let keys: BTreeSet<Key> = unknown.flat_map(Slot::keys).collect();
         Err(Unknown { look: places.unknown, keys: if keys.is_empty() { self.keys.clone() } else { keys } })
-    }
-
-    /// Whether what is at a slot cannot be told from what the base knows.
-    fn is_unknown(&self, trees: &Trees<'_>, slot: &Slot) -> bool {
-        let mut places = Places::new(trees, self.base);
-        match &slot.old {
-            Some(Entry::File { .. }) => places.file(slot.dir, &slot.name).is_none(),
-            Some(Entry::Dir { node, .. }) => places.identity(Dir::Old(*node)).is_none(),
-            None => false,
-        }
     }
 
     /// The step that gives one name its content, meta data or absence.
@@ -158,6 +149,9 @@ impl Reconcile<'_> {
                 Err(look) => return places.unknown.extend(look),
             },
         };
+        if file.old.is_some_and(|old| !old.is_symlink()) && !matches!(step, Step::SetMeta { .. }) {
+            check_twin(trees, file.slot, places, plan);
+        }
         let told = matches!(step, Step::PutFile { .. } | Step::SetMeta { .. }).then_some(plan.steps.len());
         plan.files.push((*dir, name.clone(), told));
         plan.push(step, &[file.slot]);
@@ -194,6 +188,22 @@ impl Reconcile<'_> {
             Some(fingerprint) => Ok((joined(&path, &name), fingerprint)),
             None => Err(BTreeSet::from([path])),
         }
+    }
+}
+
+/// What is replaced or removed at a slot may stay only because an equal file is at another name. That it is
+/// still there is checked first, by giving it the meta data that it has: otherwise the node would have
+/// given up a content that nobody replaced.
+fn check_twin(trees: &Trees<'_>, slot: &Slot, places: &mut Places<'_>, plan: &mut Plan) {
+    let is_planned = |at: &(Dir, Name)| plan.files.iter().any(|(dir, name, _)| (dir, name) == (&at.0, &at.1));
+    let Some((dir, name)) = trees.twin(slot).filter(|twin| !is_planned(twin)) else { return };
+    let entry = trees.nodes(dir).0.and_then(|node| trees.old.entry_in(node, &name));
+    let Some(value) = entry.as_ref().and_then(Entry::file) else { return };
+    if let (Some(above), Some(Expect::File(expect))) = (places.path(dir), places.file(dir, &name)) {
+        let (modified_ns, executable) = (value.modified_ns, value.executable);
+        let path = joined(&above, &name);
+        plan.files.push((dir, name, Some(plan.steps.len())));
+        plan.push(Step::SetMeta { path, expect, modified_ns, executable }, &[slot]);
     }
 }
 
@@ -389,5 +399,14 @@ fn reversed(step: &Step) -> Option<Step> {
             })
         }
         _ => None,
+    }
+}
+
+/// Whether what is at a slot cannot be told from what the base knows.
+fn is_unknown(slot: &Slot, known: &mut Places<'_>) -> bool {
+    match &slot.old {
+        Some(Entry::File { .. }) => known.file(slot.dir, &slot.name).is_none(),
+        Some(Entry::Dir { node, .. }) => known.identity(Dir::Old(*node)).is_none(),
+        None => false,
     }
 }

@@ -25,16 +25,24 @@ impl Replica {
     ) -> Result<Vec<Arc<Operation>>, AuthorError> {
         let folder = self.folder(object).ok_or(AuthorError::UnknownObject)?;
         let groups = split(operations, folder.base().map_or(folder.feed(), |base| base.map()));
+        let texts: Vec<Vec<u8>> = groups.iter().map(|group| encode(group)).collect::<Result<_, _>>()?;
+        let signed = self.author_batch(rng, object, &texts);
+        self.persist_signed(out);
+        signed
+    }
+
+    fn author_batch(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        texts: &[Vec<u8>],
+    ) -> Result<Vec<Arc<Operation>>, AuthorError> {
         let mut signed = Vec::new();
-        let mut entries = Vec::new();
-        let last = groups.len().saturating_sub(1);
-        for (number, group) in groups.iter().enumerate() {
-            let text = encode(group)?;
-            let more = number < last;
-            let (chain, seq, height) = self.author_record(rng, object, RecordKind::Feed, &text, more, &mut entries)?;
-            signed.extend(decode(&text, chain, seq, height)?.into_iter().map(Arc::new));
+        let last = texts.len().saturating_sub(1);
+        for (number, text) in texts.iter().enumerate() {
+            let (chain, seq, height) = self.author_record(rng, object, RecordKind::Feed, text, number < last)?;
+            signed.extend(decode(text, chain, seq, height)?.into_iter().map(Arc::new));
         }
-        self.persist(entries, out);
         Ok(signed)
     }
 
@@ -46,29 +54,23 @@ impl Replica {
         change: &[u8],
         out: &mut Vec<Output>,
     ) -> Result<(), AuthorError> {
-        let mut entries = Vec::new();
-        self.author_record(rng, object, RecordKind::Graph, change, false, &mut entries)?;
-        self.persist(entries, out);
-        Ok(())
+        let signed = self.author_record(rng, object, RecordKind::Graph, change, false);
+        self.persist_signed(out);
+        signed.map(drop)
     }
 
-    /// Signs an act in a control log, takes it in and stores it.
-    pub(super) fn author_act(&mut self, log: ObjectId, act: Act, entries: &mut Vec<Stored>) -> Result<(), AuthorError> {
+    /// Signs an act in a control log and takes it in.
+    pub(super) fn author_act(&mut self, log: ObjectId, act: Act) -> Result<(), AuthorError> {
         let signed = self.control.sign(&self.device, log, act)?;
-        self.adopt_own(log, signed, entries)
+        self.adopt_own(log, signed)
     }
 
     /// Takes in a statement made here.
-    pub(super) fn adopt_own(
-        &mut self,
-        log: ObjectId,
-        signed: Signed,
-        entries: &mut Vec<Stored>,
-    ) -> Result<(), AuthorError> {
+    pub(super) fn adopt_own(&mut self, log: ObjectId, signed: Signed) -> Result<(), AuthorError> {
         let bytes = signed.to_bytes();
         let _ = self.control.adopt(signed)?;
         self.control.open_epochs(log, self.device.device_id(), &self.seal, &mut self.keyring);
-        entries.push(Stored::Control { object: log, bytes });
+        self.signed.push(Stored::Control { object: log, bytes });
         Ok(())
     }
 
@@ -81,32 +83,26 @@ impl Replica {
         kind: RecordKind,
         text: &[u8],
         more: bool,
-        entries: &mut Vec<Stored>,
     ) -> Result<(ChainId, u64, u64), AuthorError> {
         if self.store_failed {
             return Err(AuthorError::StoreFailed);
         }
-        self.ensure_epoch(rng, object, entries)?;
+        self.ensure_epoch(rng, object)?;
         let own = self.own_chain(object);
         let next = self.object(object)?.intake.chains().deps_for_next(&own, |_| u64::MAX);
         for deps in next.joins {
-            self.append(rng, object, (RecordKind::Join, &[], true), deps, entries)?;
+            self.append(rng, object, (RecordKind::Join, &[], true), deps)?;
         }
-        self.append(rng, object, (kind, text, more), next.deps, entries)
+        self.append(rng, object, (kind, text, more), next.deps)
     }
 
     /// Makes sure that there is an epoch that exactly the present readers can open.
-    fn ensure_epoch(
-        &mut self,
-        rng: &mut impl CryptoRng,
-        object: ObjectId,
-        entries: &mut Vec<Stored>,
-    ) -> Result<(), AuthorError> {
+    fn ensure_epoch(&mut self, rng: &mut impl CryptoRng, object: ObjectId) -> Result<(), AuthorError> {
         if self.control.write_epoch(object, &self.keyring).is_some() {
             return Ok(());
         }
         let act = self.control.mint_epoch(rng, object, &self.keyring)?;
-        self.author_act(object, act, entries)
+        self.author_act(object, act)
     }
 
     fn append(
@@ -115,7 +111,6 @@ impl Replica {
         object: ObjectId,
         (kind, text, more): (RecordKind, &[u8], bool),
         deps: Vec<RecordId>,
-        entries: &mut Vec<Stored>,
     ) -> Result<(ChainId, u64, u64), AuthorError> {
         let device = self.device.device_id();
         let epoch = self.control.write_epoch(object, &self.keyring).ok_or(AuthorError::NoEpoch)?;
@@ -144,7 +139,7 @@ impl Replica {
         let state: &mut Object = self.objects.get_mut(&object).ok_or(AuthorError::UnknownObject)?;
         state.intake.restore(&record)?;
         let (chain, id) = (record.chain(), record.id());
-        entries.push(Stored::Record { object, chain, seq: seq + 1, id, own: true, bytes: record.into_bytes() });
+        self.signed.push(Stored::Record { object, chain, seq: seq + 1, id, own: true, bytes: record.into_bytes() });
         Ok((chain, seq + 1, height))
     }
 

@@ -20,13 +20,13 @@ pub const FOLDER: u8 = 1;
 impl Replica {
     /// Takes in the control log of the mesh: founded here, or given by the device that let this one in.
     pub fn found(&mut self, items: Vec<Signed>) -> Result<Vec<Output>, AuthorError> {
-        let (mut out, mut entries) = (Vec::new(), Vec::new());
+        let mut out = Vec::new();
         let mesh = ObjectId::from(self.mesh);
         for signed in items {
-            self.adopt_own(mesh, signed, &mut entries)?;
+            self.adopt_own(mesh, signed)?;
         }
         self.announced.push(mesh);
-        self.persist(entries, &mut out);
+        self.persist_signed(&mut out);
         out.push(Output::PeersChanged);
         Ok(out)
     }
@@ -49,13 +49,13 @@ impl Replica {
         device: DeviceId,
         name: &str,
     ) -> Result<Vec<Output>, AuthorError> {
-        let (mut out, mut entries) = (Vec::new(), Vec::new());
+        let mut out = Vec::new();
         let mesh = ObjectId::from(self.mesh);
         if self.control.role(mesh, device).is_none() {
             let act = Act::Grant { to: device.into(), role: Role::Edit, seen: Vec::new() };
-            self.author_act(mesh, act, &mut entries)?;
+            self.author_act(mesh, act)?;
         }
-        self.persist(entries, &mut out);
+        self.persist_signed(&mut out);
         if self.control.write_epoch(mesh, &self.keyring).is_some() {
             self.edit_graph(rng, Edit::new().put_device(device, &device_entry(name)), &mut out)?;
         }
@@ -66,30 +66,33 @@ impl Replica {
 
     /// Publishes this device's seal key, so that the others seal to it; once, after it was let in.
     pub fn publish_keys(&mut self) -> Result<Vec<Output>, AuthorError> {
-        let (mut out, mut entries) = (Vec::new(), Vec::new());
+        let mut out = Vec::new();
         let mesh = ObjectId::from(self.mesh);
         let own: SealPublic = self.seal.public();
         let device = self.device.device_id();
         let known = self.control.readers(mesh).iter().find(|reader| reader.device == device).copied();
         if known.is_none_or(|reader| reader.seal != own) {
             let generation = known.map_or(0, |reader| reader.generation) + 1;
-            self.author_act(mesh, Act::Keys { seal: own, generation }, &mut entries)?;
+            self.author_act(mesh, Act::Keys { seal: own, generation })?;
         }
-        self.persist(entries, &mut out);
+        self.persist_signed(&mut out);
         Ok(out)
     }
 
     /// Seals to the readers of every object what they cannot open yet.
     pub(super) fn supplement(&mut self, rng: &mut impl CryptoRng, out: &mut Vec<Output>) -> Result<(), AuthorError> {
         let objects: Vec<ObjectId> = self.objects.keys().copied().collect();
-        let mut entries = Vec::new();
+        let mut sealed = Ok(());
         for object in objects {
-            for act in self.control.supplement(rng, object, &self.keyring)? {
-                self.author_act(object, act, &mut entries)?;
-            }
+            sealed = sealed.and(self.supplement_object(rng, object));
         }
-        self.persist(entries, out);
-        Ok(())
+        self.persist_signed(out);
+        sealed
+    }
+
+    fn supplement_object(&mut self, rng: &mut impl CryptoRng, object: ObjectId) -> Result<(), AuthorError> {
+        let acts = self.control.supplement(rng, object, &self.keyring)?;
+        acts.into_iter().try_for_each(|act| self.author_act(object, act))
     }
 
     /// Tells the others what this device is called.
@@ -106,14 +109,14 @@ impl Replica {
         rng: &mut impl CryptoRng,
         title: &str,
     ) -> Result<(ObjectId, Vec<Output>), AuthorError> {
-        let (mut out, mut entries) = (Vec::new(), Vec::new());
+        let mut out = Vec::new();
         let (object, items) = self.control.create_object(rng, &self.device, self.mesh, FOLDER)?;
         for signed in items {
-            self.adopt_own(object, signed, &mut entries)?;
+            self.adopt_own(object, signed)?;
         }
         self.objects.insert(object, Object::folder(object));
         self.announced.push(object);
-        self.persist(entries, &mut out);
+        self.persist_signed(&mut out);
         self.edit_graph(
             rng,
             Edit::new().put_object(object, &graph::Object { kind: FOLDER, title: title.to_owned() }),

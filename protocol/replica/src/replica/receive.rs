@@ -51,7 +51,6 @@ impl Replica {
                     sync::Output::ReceivedControl { peer, object, items } => {
                         self.receive_control(now, rng, peer, object, items, &mut inputs, out);
                     }
-                    sync::Output::Bulk { .. } => {}
                     sync::Output::Close { peer, reason } => out.push(Output::Disconnect { peer, reason }),
                 }
             }
@@ -129,7 +128,7 @@ impl Replica {
             logs.insert(log);
             entries.push(Stored::Control { object: log, bytes: signed.to_bytes() });
         }
-        self.persist_from(entries, Some(peer), out);
+        self.persist_received(entries, Some(peer), out);
         for log in logs {
             self.control_grew(now, rng, log, &added, inputs, out);
         }
@@ -248,7 +247,7 @@ impl Replica {
                 self.apply(object, &arrival, out);
             }
         }
-        self.persist(entries, out);
+        self.persist_received(entries, None, out);
         self.advance_folder(now, rng, object, out);
     }
 

@@ -34,7 +34,6 @@ impl Sync {
             Frame::Want { object, ranges } => self.wanted(peer, object, ranges),
             Frame::Records { object, records } => self.records(peer, object, records),
             Frame::Served { object } => self.served(now, peer, object),
-            Frame::Bulk { bytes } => self.outputs.push(Output::Bulk { peer, bytes: bytes.into_vec() }),
             Frame::KeepAlive {} | Frame::Bye { .. } => {}
         }
     }

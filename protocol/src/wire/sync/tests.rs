@@ -31,7 +31,6 @@ fn every_frame_round_trips() {
         Frame::Served { object: OBJECT },
         Frame::KeepAlive {},
         Frame::Bye { reason: Reason::Silent as u8 },
-        Frame::Bulk { bytes: ByteBuf::from(vec![1]) },
     ];
     for (tag, frame) in frames.into_iter().enumerate() {
         let bytes = frame.encode();
@@ -49,13 +48,12 @@ fn a_state_of_one_object_is_some_tens_of_bytes() {
 
 #[test]
 fn the_largest_frame_of_each_kind_fits_and_one_more_does_not() {
-    let largest: [fn(usize) -> Frame; 6] = [
+    let largest: [fn(usize) -> Frame; 5] = [
         |more| Frame::Hello { version: 1, objects: vec![state(1); limits::SYNC_OBJECTS + more] },
         |more| Frame::ControlHave { object: OBJECT, heads: vec![OpId([1; 32]); limits::SYNC_CONTROL_HEADS + more] },
         |more| Frame::Vector { object: OBJECT, entries: vec![entry(1); limits::SYNC_CHAINS + more] },
         |more| Frame::Want { object: OBJECT, ranges: vec![range(); limits::SYNC_RANGES + more] },
         |more| Frame::Records { object: OBJECT, records: vec![ByteBuf::from(vec![0; limits::RECORD + more])] },
-        |more| Frame::Bulk { bytes: ByteBuf::from(vec![0; limits::SYNC_BULK + more]) },
     ];
     for frame in largest {
         assert!(Frame::decode(&frame(0).encode()).is_ok());

@@ -285,3 +285,19 @@ fn case_35_deleted_and_made_again_against_an_edit_is_a_conflict() {
     script.both(|tree| tree.write("f", file(2)), |tree| tree.write("f", file(3)));
     expect(&script, "f=2, f (conflict 00000003)=3");
 }
+
+#[test]
+fn t18_of_two_twins_each_user_keeps_another() {
+    let conflict = "f (conflict 00000001)";
+    let mut script = Script::new(|tree| tree.write("x", file(9)));
+    script.both(|tree| tree.write("f", file(1)), |tree| tree.write("f", file(2)));
+    // One moves the loser over the winner, the other writes over the winner: a twin at either name.
+    let over = |tree: &mut Tree| {
+        tree.remove("f");
+        tree.rename(conflict, "f");
+    };
+    script.both(over, |tree| tree.write("f", file(3)));
+    expect(&script, &format!("f=3, {conflict}=1, x=9"));
+    script.both(over, |tree| drop(tree.remove("f")));
+    expect(&script, &format!("f=1, {conflict}=1, x=9"));
+}

@@ -44,6 +44,8 @@ pub struct World {
     pub plant: Plant,
     pub operations: usize,
     pub log: Vec<String>,
+    /// Contents of which a user removed or replaced a copy that was shown to him.
+    given_up: BTreeSet<ContentId>,
 }
 
 pub type Judged<T = ()> = Result<T, String>;
@@ -59,7 +61,7 @@ fn chain_id(chain: usize) -> ChainId {
 impl World {
     pub fn new(replicas: usize, plant: Plant) -> World {
         let replicas = vec![Replica::default(); replicas];
-        World { records: Vec::new(), replicas, plant, operations: 0, log: Vec::new() }
+        World { records: Vec::new(), replicas, plant, operations: 0, log: Vec::new(), given_up: BTreeSet::new() }
     }
 
     fn record_of(&self, dot: &Dot) -> Option<usize> {
@@ -82,6 +84,8 @@ impl World {
         for dot in operations.iter().flat_map(|operation| &operation.base) {
             self.judge_replaced(&before, dot)?;
         }
+        let (had, has) = (copies(&before), copies(&want));
+        self.given_up.extend(had.iter().filter(|(content, count)| has.get(content) < Some(count)).map(|(it, _)| it));
         self.log.push(format!(
             "{author}: {} -> {}",
             describe(&edits),
@@ -242,9 +246,22 @@ impl World {
             if !replaced.contains(&operation.dot) && !tree.values().any(|shown| is_content(shown, file.content)) {
                 return Err(format!("I9: {:?} is gone without a successor", operation.key));
             }
+            if !self.given_up.contains(&file.content) && !tree.values().any(|shown| is_content(shown, file.content)) {
+                return Err(format!("I10: {:?} is gone and no user gave it up", operation.key));
+            }
         }
         Ok(())
     }
+}
+
+fn copies(tree: &Flat) -> BTreeMap<ContentId, usize> {
+    let mut copies = BTreeMap::new();
+    for shown in tree.values() {
+        if let Shows::File { content, .. } = shown {
+            *copies.entry(*content).or_default() += 1;
+        }
+    }
+    copies
 }
 
 fn is_content(shown: &Shows, is: ContentId) -> bool {

@@ -179,7 +179,6 @@ impl World {
                 let ops = items.iter().map(|item| OpId(item.as_slice().try_into().expect("an operation")));
                 self.add_control(id, ops.collect(), Some(peer));
             }
-            Output::Bulk { .. } => {}
             Output::Close { peer, .. } => self.cut(id, peer),
         }
     }
