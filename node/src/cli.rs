@@ -5,6 +5,7 @@ pub mod error;
 pub mod screen;
 
 mod arguments;
+mod authority;
 mod demo;
 mod folder;
 mod pair;
@@ -89,6 +90,10 @@ async fn command(context: &mut Context, command: Command) -> Result<(), CliError
         Command::Down => up::down(context).await,
         Command::Status => status::status(context).await,
         Command::Devices => status::devices(context).await,
+        Command::Device(device) => authority::device(context, device).await,
+        Command::Log(log) => authority::log(context, &log).await,
+        Command::Cap(cap) => authority::cap(context, cap).await,
+        Command::Quarantine => authority::quarantine(context).await,
         Command::Pair(pair) => pair::pair(context, &pair).await,
         Command::Join(join) => pair::join(context, &join).await,
         Command::Folder(folder) => folder::folder(context, folder).await,

@@ -3,6 +3,7 @@
 //!
 //! The loop itself never waits for anything but its next event.
 
+mod authority;
 mod chunks;
 mod command;
 mod direct;
@@ -56,6 +57,8 @@ const EVENTS: usize = 1_024;
 /// How often a folder that stopped is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// Bytes of records that are read again at a time.
+const REREAD_PART: usize = 4 << 20;
 /// How long after the last work free memory is given back.
 const TRIM_AFTER: Duration = Duration::from_secs(5);
 
@@ -71,6 +74,8 @@ pub(crate) enum Event {
     Frame { device: DeviceId, generation: u64, bytes: Vec<u8> },
     /// Records asked for were written to a control stream.
     Sent { device: DeviceId, generation: u64, object: ObjectId, answer: bool, through: Vec<(ChainId, u64)> },
+    /// Records read again.
+    Reread { object: ObjectId, records: Vec<Vec<u8>>, done: bool },
     /// A control stream ended.
     Ended { device: DeviceId, generation: u64, reason: String },
     /// Entries are durable, or could not be stored.
@@ -186,6 +191,7 @@ impl Driver {
                     self.drive(Input::Sent { peer: device, object, answer, through });
                 }
             }
+            Event::Reread { object, records, done } => self.drive(Input::Reread { object, records, done }),
             Event::Ended { device, generation, reason } => self.control_ended(device, generation, &reason),
             Event::Written { tickets, durable } => {
                 self.writing.busy = false;
@@ -244,6 +250,7 @@ impl Driver {
                 }
                 Output::Send { peer, frame } => self.peers.send(peer, &frame),
                 Output::Serve { peer, object, places, answer } => self.peers.serve(peer, object, places, answer),
+                Output::Reread { object, places } => self.reread(object, places),
                 Output::Disconnect { peer, reason } => self.disconnect(peer, reason),
                 Output::List(object, paths) => self.folders.list(object, paths),
                 Output::Hash(object, files) => self.folders.hash(object, files, &self.blobs),
@@ -286,6 +293,39 @@ impl Driver {
             }
             // A loop that has ended needs no answer.
             let _ = events.send(Event::Written { tickets, durable }).await;
+        });
+    }
+
+    /// Reads records again and gives them to the replica in parts.
+    fn reread(&self, object: ObjectId, places: Vec<(ChainId, u64)>) {
+        let (store, events) = (self.store.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let mut left = places.into_iter().peekable();
+            loop {
+                let part = store.run(move |store| {
+                    let (mut records, mut bytes) = (Vec::new(), 0);
+                    while bytes < REREAD_PART
+                        && let Some((chain, seq)) = left.next()
+                    {
+                        match store.record(chain, seq) {
+                            Ok(Some(entry)) => {
+                                bytes += entry.payload.len();
+                                records.push(entry.payload);
+                            }
+                            Ok(None) => {}
+                            Err(error) => tracing::error!(%error, "a record cannot be read"),
+                        }
+                    }
+                    (records, left)
+                });
+                // A store or loop that has ended needs no more.
+                let Ok((records, rest)) = part.await else { return };
+                left = rest;
+                let done = left.peek().is_none();
+                if events.send(Event::Reread { object, records, done }).await.is_err() || done {
+                    return;
+                }
+            }
         });
     }
 

@@ -5,6 +5,7 @@
 
 pub mod events;
 
+mod authority;
 mod devices;
 mod folders;
 mod pairing;
@@ -23,8 +24,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
 
 use crate::api::types::{
-    Device, Done, EventQuery, Folder, FolderAdd, FolderStatus, Join, JoinResult, PairEvent, PairingOffer, Problem,
-    RecoveryPhrase, RecoveryWord, Status,
+    Cap, Device, Done, EventQuery, Folder, FolderAdd, FolderStatus, Join, JoinResult, LogEntry, PairEvent,
+    PairingOffer, Problem, Quarantined, RecoveryPhrase, RecoveryWord, Status,
 };
 use events::Subscription;
 
@@ -97,6 +98,24 @@ pub trait NodeControl: Send + Sync + 'static {
 
     /// All devices of the mesh.
     fn devices(&self) -> impl Future<Output = Result<Vec<Device>, ResourceError>> + Send;
+
+    /// Removes a device from the mesh; with `void` nothing that it wrote stands but what others built on.
+    fn device_remove(&self, name_or_id: String, void: bool) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// Makes a device of the mesh an admin.
+    fn device_promote(&self, name_or_id: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// Everything said in the control logs.
+    fn control_log(&self) -> impl Future<Output = Result<Vec<LogEntry>, ResourceError>> + Send;
+
+    /// The devices of the mesh as of a statement of its log.
+    fn devices_as_of(&self, number: u64) -> impl Future<Output = Result<Vec<Device>, ResourceError>> + Send;
+
+    /// All grants.
+    fn caps(&self) -> impl Future<Output = Result<Vec<Cap>, ResourceError>> + Send;
+
+    /// Records that are held and do not stand.
+    fn quarantine(&self) -> impl Future<Output = Result<Vec<Quarantined>, ResourceError>> + Send;
 
     /// Makes a directory a Live Folder, in place; ready when it is recorded, not when it is scanned.
     fn folder_add(&self, add: FolderAdd) -> impl Future<Output = Result<Folder, ResourceError>> + Send;
@@ -175,6 +194,11 @@ impl<N: NodeControl> Resources<N> {
             ["v1", "status"] => status::status(node, &request).await?,
             ["v1", "shutdown"] => status::shutdown(&self.stop, &request)?,
             ["v1", "devices"] => devices::devices(node, &request).await?,
+            ["v1", "devices", name] => devices::device(node, &request, name).await?,
+            ["v1", "log"] => authority::log(node, &request).await?,
+            ["v1", "log", number] => authority::as_of(node, &request, number).await?,
+            ["v1", "caps"] => authority::caps(node, &request).await?,
+            ["v1", "quarantine"] => authority::quarantine(node, &request).await?,
             ["v1", "pairing"] => pairing::pairing(node, &request).await?,
             ["v1", "pairing", "confirm"] => pairing::confirm(node, &request).await?,
             ["v1", "join"] => pairing::join(node, &request).await?,

@@ -8,6 +8,7 @@ mod author;
 mod authority;
 mod epoch;
 mod evaluate;
+mod history;
 mod log;
 mod operation;
 mod pending;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use author::{AuthorError, create_mesh};
 pub use authority::{AuthorityError, Claim, Judgement, Member, Reader};
 pub use epoch::{EpochError, Keyring};
+pub use history::{GrantState, Statement};
 pub use log::{Birth, ControlLog, Entry};
 pub use operation::{Act, ControlOp, Cut, Genesis, Holder, NO_OP, ObjectGenesis, Parent, Role, SealedKey};
 

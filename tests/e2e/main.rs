@@ -1,5 +1,6 @@
 //! Two devices as real processes on loopback.
 
+mod authority;
 mod folder;
 mod pairing;
 mod refusal;

@@ -2,11 +2,12 @@
 
 use std::{
     fs,
+    io::{BufWriter, Write},
     path::Path,
     process::{Child, Command, Stdio},
 };
 
-use meshwork_tests::device::{Device, wait_equal, wait_for};
+use meshwork_tests::device::{Device, figure, wait_equal, wait_for};
 
 const NAME: &str = "tax-return-of-nobody";
 const MARKER: &str = "the quick brown marker jumps over the lazy capture";
@@ -20,7 +21,7 @@ impl Capture {
     fn start(file: &Path) -> Capture {
         let mut command = Command::new("tcpdump");
         // All of loopback, with room for a burst: a large file travels on a connection of its own.
-        command.args(["-i", "lo", "-U", "-B", "65536", "-w"]).arg(file);
+        command.args(["-i", "lo", "-U", "-B", "262144", "-w"]).arg(file);
         let process = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("tcpdump is installed");
         wait_for("the capture to begin", || fs::metadata(file).is_ok_and(|meta| meta.len() >= 24).then_some(()));
         Capture { process }
@@ -46,18 +47,25 @@ fn a_capture_holds_no_name_and_no_content() {
     let sealed = captures.join("sealed.pcap");
     let capture = Capture::start(&sealed);
     laptop.pair(&desktop);
-    let from = laptop.add("Notes");
+    let from = laptop.dir("Notes");
+    // By hand: 10,000 files and a gibibyte.
+    let (files, lines) =
+        if std::env::var_os("MESHWORK_LONG").is_some() { (10_000, 18_500_000) } else { (100, 110_000) };
+    for file in 0..files {
+        fs::write(from.join(format!("{NAME} {file}")), format!("{file} {MARKER}")).expect("written");
+    }
     // Numbered, so that no part of it is like another and all of it travels.
-    let content: String = (0..110_000).map(|line| format!("{line} {MARKER}\n")).collect();
-    fs::write(from.join(NAME), &content).expect("written");
+    let mut large = BufWriter::new(fs::File::create(from.join(NAME)).expect("created"));
+    (0..lines).try_for_each(|line| writeln!(large, "{line} {MARKER}")).and_then(|()| large.flush()).expect("written");
+    laptop.add("Notes");
     let to = desktop.get("Notes");
-    wait_for("the file to arrive", || to.join(NAME).exists().then_some(()));
     wait_equal(&from, &to);
     capture.stop();
-    assert!(
-        fs::metadata(&sealed).expect("a capture").len() > content.len() as u64 * 9 / 10,
-        "the traffic was captured"
-    );
+    let length = |file: &Path| fs::metadata(file).expect("there").len();
+    let (captured, large) = (length(&sealed), length(&to.join(NAME)));
+    figure("secrecy_files", files + 1, "files");
+    figure("secrecy_captured", captured, "bytes");
+    assert!(captured > large / 10 * 9, "the traffic was captured");
     assert!(!holds(&sealed, NAME) && !holds(&sealed, MARKER), "the capture holds a name or content");
 
     // The same search finds both when the same bytes travel in the open.
@@ -67,7 +75,7 @@ fn a_capture_holds_no_name_and_no_content() {
     let capture = Capture::start(&plain);
     let sender = std::thread::spawn(move || {
         let mut stream = std::net::TcpStream::connect(address).expect("connected");
-        std::io::Write::write_all(&mut stream, format!("{NAME} {MARKER}").as_bytes()).expect("sent");
+        stream.write_all(format!("{NAME} {MARKER}").as_bytes()).expect("sent");
     });
     let (mut stream, _) = listener.accept().expect("accepted");
     let mut received = String::new();

@@ -28,6 +28,7 @@ pub fn programs() -> PathBuf {
 ///
 /// # Panics
 /// When that takes longer than [`PATIENCE`].
+#[track_caller]
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -206,6 +207,7 @@ fn hash_file(path: &Path) -> io::Result<blake3::Hash> {
 }
 
 /// Waits until both directories hold the same.
+#[track_caller]
 pub fn wait_equal(one: &Path, other: &Path) {
     let names = |root: &Path| {
         let mut count = 0_usize;

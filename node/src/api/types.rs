@@ -61,6 +61,92 @@ pub struct Device {
     pub connected: bool,
 }
 
+/// `DELETE /v1/devices/{name}`: remove a device from the mesh.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceRemove {
+    /// Whether nothing that it wrote stands, but what others have built on.
+    #[serde(default)]
+    pub void: bool,
+}
+
+/// `PUT /v1/devices/{name}`: give a device another role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceRole {
+    /// `admin`.
+    pub role: String,
+}
+
+/// A statement of a control log: an element of `GET /v1/log`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// The mesh or object whose log it is.
+    pub log: String,
+    /// Its title.
+    pub title: String,
+    /// Place in the order in which the statements of this log came here; the first is 1.
+    pub number: u64,
+    /// Id of the statement.
+    pub id: String,
+    /// Key of whoever signed it.
+    pub author: String,
+    /// The author's name.
+    pub name: String,
+    /// The grant under which it was signed, or the genesis.
+    pub via: String,
+    /// What it says, in words.
+    pub what: String,
+    /// Whether it has effect.
+    pub stands: bool,
+}
+
+/// A grant: an element of `GET /v1/caps`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cap {
+    /// Id of the statement that grants.
+    pub id: String,
+    /// The mesh or object that it is for.
+    pub log: String,
+    /// Its title.
+    pub title: String,
+    /// Who holds it: a device of the mesh, or for an object a person.
+    pub holder: String,
+    /// The holder's name.
+    pub name: String,
+    /// What it permits.
+    pub role: String,
+    /// Key of whoever granted it.
+    pub author: String,
+    /// The author's name.
+    pub author_name: String,
+    /// The grant that the author relied on, or the genesis.
+    pub via: String,
+    /// `live`, `ended` by a removal or by leaving, or `void` because the grant before it does not stand.
+    pub state: String,
+    /// The statements that ended it.
+    pub ended_by: Vec<String>,
+}
+
+/// A record that is held and does not stand: an element of `GET /v1/quarantine`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// Id of the folder.
+    pub folder: String,
+    /// Its title.
+    pub title: String,
+    /// The device that wrote it.
+    pub device: String,
+    /// The device's name.
+    pub name: String,
+    /// The device's chain in the folder.
+    pub chain: String,
+    /// Place in it.
+    pub seq: u64,
+    /// What it would have changed.
+    pub changes: Vec<String>,
+}
+
 /// `POST /v1/pairing`: let a new device in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

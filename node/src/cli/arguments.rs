@@ -66,6 +66,18 @@ pub(super) enum Command {
     /// List the devices of the mesh
     #[command(after_help = "Examples:\n  mesh devices\n  mesh devices --json")]
     Devices,
+    /// Remove a device, or make it an admin
+    #[command(subcommand, after_help = "Examples:\n  mesh device remove old-phone\n  mesh device promote desktop")]
+    Device(Device),
+    /// Show who did what, under which grant
+    #[command(after_help = "Examples:\n  mesh log\n  mesh log --at 4")]
+    Log(Log),
+    /// Show who holds which right, and why
+    #[command(subcommand, after_help = "Examples:\n  mesh cap ls\n  mesh cap explain desktop")]
+    Cap(Cap),
+    /// Show what removed devices wrote after they were removed
+    #[command(after_help = "Example:\n  mesh quarantine")]
+    Quarantine,
     /// Share directories between your devices
     #[command(
         subcommand,
@@ -139,6 +151,64 @@ pub(super) struct Join {
     /// Address of the device that shows the code, if it is not found by itself
     #[arg(long, value_name = "ADDR")]
     pub(super) at: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Device {
+    /// List the devices of the mesh
+    #[command(after_help = "Example:\n  mesh device ls")]
+    Ls,
+    /// Remove a device: lost, stolen, or given away
+    #[command(after_help = "Examples:\n  mesh device remove old-phone\n  mesh device remove old-phone --void --yes")]
+    Remove(DeviceRemove),
+    /// Make a device an admin: it may let devices in and remove those it outranks
+    #[command(after_help = "Example:\n  mesh device promote desktop")]
+    Promote {
+        /// Name of the device, or its id
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeviceRemove {
+    /// Name of the device, or its id
+    #[arg(value_name = "NAME")]
+    pub(super) name: String,
+    /// Let nothing that it wrote stand, but what other devices have built on
+    #[arg(long)]
+    pub(super) void: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Log {
+    /// Show the devices of the mesh as they were after this statement of its log
+    #[arg(long, value_name = "N")]
+    pub(super) at: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Cap {
+    /// List all grants, senior first
+    #[command(after_help = "Example:\n  mesh cap ls")]
+    Ls,
+    /// Show one grant
+    #[command(after_help = "Example:\n  mesh cap show 3f2a9c01")]
+    Show {
+        /// Id of the grant: eight digits or more
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Say why a device may do what it may
+    #[command(after_help = "Example:\n  mesh cap explain desktop")]
+    Explain {
+        /// Name of the device, or its id
+        #[arg(value_name = "DEVICE")]
+        device: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

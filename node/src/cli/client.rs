@@ -20,8 +20,9 @@ use tokio::net::UnixStream;
 
 use super::error::{CliError, Exit};
 use crate::api::types::{
-    Device, Done, Event, Folder, FolderAdd, FolderGet, FolderStatus, Join, JoinResult, PairConfirm, PairOpen, PairPoll,
-    PairingOffer, Problem, RecoveryConfirm, RecoveryPhrase, Status,
+    Cap, Device, DeviceRemove, DeviceRole, Done, Event, Folder, FolderAdd, FolderGet, FolderStatus, Join, JoinResult,
+    LogEntry, PairConfirm, PairOpen, PairPoll, PairingOffer, Problem, Quarantined, RecoveryConfirm, RecoveryPhrase,
+    Status,
 };
 
 /// How long a node may take for an ordinary answer; it hashes no file while a request waits.
@@ -58,6 +59,37 @@ impl Client {
     /// `GET /v1/devices`
     pub async fn devices(&self) -> Result<Vec<Device>, CliError> {
         self.get(&["v1", "devices"]).await
+    }
+
+    /// `DELETE /v1/devices/{name}`
+    pub async fn device_remove(&self, name: &str, void: bool) -> Result<Done, CliError> {
+        self.call(Verb::Delete, &["v1", "devices", name], &DeviceRemove { void }, ANSWER_MAX).await
+    }
+
+    /// `PUT /v1/devices/{name}`
+    pub async fn device_promote(&self, name: &str) -> Result<Done, CliError> {
+        let role = DeviceRole { role: "admin".to_owned() };
+        self.call(Verb::Put, &["v1", "devices", name], &role, ANSWER_MAX).await
+    }
+
+    /// `GET /v1/log`
+    pub async fn log(&self) -> Result<Vec<LogEntry>, CliError> {
+        self.get(&["v1", "log"]).await
+    }
+
+    /// `GET /v1/log/{number}`
+    pub async fn devices_as_of(&self, number: u64) -> Result<Vec<Device>, CliError> {
+        self.get(&["v1", "log", &number.to_string()]).await
+    }
+
+    /// `GET /v1/caps`
+    pub async fn caps(&self) -> Result<Vec<Cap>, CliError> {
+        self.get(&["v1", "caps"]).await
+    }
+
+    /// `GET /v1/quarantine`
+    pub async fn quarantine(&self) -> Result<Vec<Quarantined>, CliError> {
+        self.get(&["v1", "quarantine"]).await
     }
 
     /// `POST /v1/pairing`

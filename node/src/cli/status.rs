@@ -8,7 +8,7 @@ use super::{
     folder,
     screen::{columns, count, duration, short},
 };
-use crate::api::types::{Peer, Status};
+use crate::api::types::{Device, Peer, Status};
 
 pub(super) async fn status(context: &mut Context) -> Result<(), CliError> {
     let status = context.client.status().await?;
@@ -63,6 +63,10 @@ fn now_ms() -> u64 {
 
 pub(super) async fn devices(context: &mut Context) -> Result<(), CliError> {
     let devices = context.client.devices().await?;
+    show_devices(context, devices)
+}
+
+pub(super) fn show_devices(context: &mut Context, devices: Vec<Device>) -> Result<(), CliError> {
     if context.screen.json {
         return devices.iter().try_for_each(|device| context.screen.value(device));
     }

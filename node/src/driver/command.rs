@@ -3,12 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use meshwork_host::identity::IdentityError;
-use meshwork_protocol::{
-    control::{self, Role},
-    id::ObjectId,
-    key::RootKey,
-    phrase::Phrase,
-};
+use meshwork_protocol::{control, id::ObjectId, key::RootKey, phrase::Phrase};
 use meshwork_replica::{
     folder,
     replica::{Input, Output, Replica},
@@ -18,8 +13,8 @@ use tokio::sync::oneshot;
 use super::{Driver, home, pairing::PairInput};
 use crate::{
     api::types::{
-        Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, PairEvent, PairingOffer, Peer,
-        RecoveryPhrase, RecoveryWord, Status,
+        Cap, Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, LogEntry, PairEvent, PairingOffer,
+        Peer, Quarantined, RecoveryPhrase, RecoveryWord, Status,
     },
     disk::root::{FolderRoot, NewFolderError, check_new},
     resource::{KEY_NOT_HERE, ResourceError},
@@ -36,6 +31,12 @@ pub(crate) enum Command {
     PairCancel(Reply<()>),
     Join { join: Join, reply: Reply<JoinResult> },
     Devices(Reply<Vec<Device>>),
+    DeviceRemove { name: String, void: bool, reply: Reply<()> },
+    DevicePromote { name: String, reply: Reply<()> },
+    Log(Reply<Vec<LogEntry>>),
+    DevicesAsOf { number: u64, reply: Reply<Vec<Device>> },
+    Caps(Reply<Vec<Cap>>),
+    Quarantine(Reply<Vec<Quarantined>>),
     FolderAdd { add: FolderAdd, reply: Reply<Folder> },
     FolderGet { name: String, path: PathBuf, reply: Reply<Folder> },
     Folders(Reply<Vec<Folder>>),
@@ -68,6 +69,30 @@ impl Driver {
             Command::Devices(reply) => {
                 let devices = self.devices();
                 answer(reply, Ok(devices));
+            }
+            Command::DeviceRemove { name, void, reply } => {
+                let removed = self.device_remove(&name, void);
+                answer(reply, removed);
+            }
+            Command::DevicePromote { name, reply } => {
+                let promoted = self.device_promote(&name);
+                answer(reply, promoted);
+            }
+            Command::Log(reply) => {
+                let log = self.control_log();
+                answer(reply, Ok(log));
+            }
+            Command::DevicesAsOf { number, reply } => {
+                let devices = self.devices_as_of(number);
+                answer(reply, devices);
+            }
+            Command::Caps(reply) => {
+                let caps = self.caps();
+                answer(reply, Ok(caps));
+            }
+            Command::Quarantine(reply) => {
+                let held = self.quarantine();
+                answer(reply, Ok(held));
             }
             Command::FolderAdd { add, reply } => {
                 let added = self.folder_add(add);
@@ -130,7 +155,7 @@ impl Driver {
         ) -> Result<Vec<Output>, meshwork_replica::replica::AuthorError>,
     ) -> Result<(), ResourceError> {
         let Some(replica) = &mut self.replica else {
-            return Err(internal("this device belongs to no mesh"));
+            return Err(no_mesh());
         };
         let outputs = ask(replica, &mut self.rng).map_err(internal)?;
         self.carry_out(outputs);
@@ -289,22 +314,8 @@ impl Driver {
         let Some(replica) = &self.replica else {
             return Vec::new();
         };
-        let own = replica.device();
         let devices = replica.control().devices(replica.mesh_id()).into_iter();
-        devices
-            .map(|(device, role)| Device {
-                device: device.to_string(),
-                name: self.name_of(device),
-                role: match role {
-                    Role::Own => "admin",
-                    Role::Read => "helper",
-                    Role::Edit | Role::Invite => "device",
-                }
-                .to_owned(),
-                here: device == own,
-                connected: device == own || self.peers.is_connected(device),
-            })
-            .collect()
+        devices.map(|(device, role)| self.device_entry(device, role)).collect()
     }
 
     pub(super) fn folder_of(&self, object: ObjectId) -> Folder {
@@ -361,12 +372,21 @@ fn root_wiped() -> ResourceError {
     )
 }
 
-fn internal(error: impl std::fmt::Display) -> ResourceError {
+pub(super) fn internal(error: impl std::fmt::Display) -> ResourceError {
     ResourceError::new(
         500,
         "internal",
         format!("That did not work: {error}."),
         "Look at the log; report it if it stays.",
+    )
+}
+
+pub(super) fn no_mesh() -> ResourceError {
+    ResourceError::new(
+        409,
+        "no_mesh",
+        "This device belongs to no mesh yet.",
+        "`mesh folder add` or `mesh pair` begins one, `mesh join` enters one.",
     )
 }
 

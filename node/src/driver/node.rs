@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     api::types::{
-        Device, Folder, FolderAdd, FolderStatus, Join, JoinResult, PairEvent, PairingOffer, RecoveryPhrase,
-        RecoveryWord, Status,
+        Cap, Device, Folder, FolderAdd, FolderStatus, Join, JoinResult, LogEntry, PairEvent, PairingOffer, Quarantined,
+        RecoveryPhrase, RecoveryWord, Status,
     },
     resource::{
         NodeControl, ResourceError,
@@ -68,6 +68,30 @@ impl NodeControl for Node {
 
     async fn devices(&self) -> Result<Vec<Device>, ResourceError> {
         self.ask(Command::Devices).await
+    }
+
+    async fn device_remove(&self, name_or_id: String, void: bool) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::DeviceRemove { name: name_or_id, void, reply }).await
+    }
+
+    async fn device_promote(&self, name_or_id: String) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::DevicePromote { name: name_or_id, reply }).await
+    }
+
+    async fn control_log(&self) -> Result<Vec<LogEntry>, ResourceError> {
+        self.ask(Command::Log).await
+    }
+
+    async fn devices_as_of(&self, number: u64) -> Result<Vec<Device>, ResourceError> {
+        self.ask(|reply| Command::DevicesAsOf { number, reply }).await
+    }
+
+    async fn caps(&self) -> Result<Vec<Cap>, ResourceError> {
+        self.ask(Command::Caps).await
+    }
+
+    async fn quarantine(&self) -> Result<Vec<Quarantined>, ResourceError> {
+        self.ask(Command::Quarantine).await
     }
 
     async fn folder_add(&self, add: FolderAdd) -> Result<Folder, ResourceError> {

@@ -78,6 +78,18 @@ impl Driver {
                     fields,
                 );
             }
+            replica::Event::DeviceRemoved(device) => {
+                let name = self.name_of(device);
+                let fields = [("device", json!(device.to_string())), ("name", json!(name))];
+                let text = format!("{name} was removed from this mesh");
+                self.log.post(clock::now(), events::DEVICE_REMOVED, text, fields);
+            }
+            replica::Event::JudgedAgain { object, quarantined } => {
+                let title = self.title_of(object);
+                let fields = [("folder", json!(object.to_string())), ("quarantined", json!(quarantined))];
+                let text = format!("{title}: what stands has changed; {quarantined} records are in quarantine");
+                self.log.post(clock::now(), events::JUDGED_AGAIN, text, fields);
+            }
             replica::Event::StoreFailed => {
                 let no_fields: [(&str, Value); 0] = [];
                 let text =

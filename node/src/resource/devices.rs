@@ -1,12 +1,35 @@
-//! `/v1/devices`.
+//! `/v1/devices` and `/v1/devices/{name or id}`.
 
 use meshwork_protocol::resource::{Request, Response, Verb};
 
-use super::{NodeControl, ResourceError, answer, wrong_verb};
+use super::{NodeControl, ResourceError, answer, body, done, wrong_verb};
+use crate::api::types::{DeviceRemove, DeviceRole};
 
 pub(super) async fn devices<N: NodeControl>(node: &N, request: &Request) -> Result<Response, ResourceError> {
     match request.verb() {
         Verb::Get => Ok(answer(200, &node.devices().await?)),
+        _ => Err(wrong_verb(request)),
+    }
+}
+
+pub(super) async fn device<N: NodeControl>(node: &N, request: &Request, name: &str) -> Result<Response, ResourceError> {
+    match request.verb() {
+        Verb::Delete => {
+            let DeviceRemove { void } = body(request)?;
+            node.device_remove(name.to_owned(), void).await?;
+            Ok(done(200))
+        }
+        Verb::Put => {
+            let DeviceRole { role } = body(request)?;
+            if role != "admin" {
+                return Err(ResourceError::bad_request(
+                    format!("A device cannot be made {role:?}."),
+                    "The role that can be given is admin.",
+                ));
+            }
+            node.device_promote(name.to_owned()).await?;
+            Ok(done(200))
+        }
         _ => Err(wrong_verb(request)),
     }
 }

@@ -35,6 +35,10 @@ pub const FILE_PROBLEM: &str = "file.problem";
 pub const FOLDER_RECORDED: &str = "folder.recorded";
 /// A device joined the mesh.
 pub const DEVICE_ADDED: &str = "device.added";
+/// A device was removed from the mesh.
+pub const DEVICE_REMOVED: &str = "device.removed";
+/// A revocation, or a record that builds on a quarantined one, changed what stands.
+pub const JUDGED_AGAIN: &str = "folder.judged";
 /// The store failed: nothing is recorded any more until the node starts again.
 pub const STORE_FAILED: &str = "store.failed";
 /// Two devices changed a file at once; both versions are kept.

@@ -15,8 +15,8 @@ use super::{
     events::{self, EventLog, Subscription},
 };
 use crate::api::types::{
-    Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, PairEvent, PairingOffer, RecoveryPhrase,
-    RecoveryWord, Status,
+    Cap, Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, LogEntry, PairEvent, PairingOffer,
+    Quarantined, RecoveryPhrase, RecoveryWord, Status,
 };
 
 pub(crate) const DEVICE: &str = "d1d1d1d1";
@@ -136,6 +136,30 @@ impl NodeControl for FakeNode {
         Ok(vec![Device { device, name, role, here: true, connected: true }])
     }
 
+    async fn device_remove(&self, name_or_id: String, _void: bool) -> Result<(), ResourceError> {
+        known(&name_or_id)
+    }
+
+    async fn device_promote(&self, name_or_id: String) -> Result<(), ResourceError> {
+        known(&name_or_id)
+    }
+
+    async fn control_log(&self) -> Result<Vec<LogEntry>, ResourceError> {
+        Ok(Vec::new())
+    }
+
+    async fn devices_as_of(&self, _number: u64) -> Result<Vec<Device>, ResourceError> {
+        self.devices().await
+    }
+
+    async fn caps(&self) -> Result<Vec<Cap>, ResourceError> {
+        Ok(Vec::new())
+    }
+
+    async fn quarantine(&self) -> Result<Vec<Quarantined>, ResourceError> {
+        Ok(Vec::new())
+    }
+
     async fn folder_add(&self, add: FolderAdd) -> Result<Folder, ResourceError> {
         let title = add.title.unwrap_or_else(|| "untitled".to_owned());
         let id = format!("f{}", self.state().folders.len());
@@ -184,5 +208,12 @@ impl NodeControl for FakeNode {
 
     async fn shutdown(&self) {
         self.stopped.store(true, Ordering::SeqCst);
+    }
+}
+
+fn known(name: &str) -> Result<(), ResourceError> {
+    match name {
+        "desktop" => Ok(()),
+        _ => Err(ResourceError::not_found("This mesh has no such device.", "`mesh devices` shows those that it has.")),
     }
 }

@@ -265,6 +265,7 @@ fn a_lost_or_broken_index_is_built_again() {
     assert!(report.index_rebuilt && report.index_replaced, "{report:?}");
     assert!(home.path().join("index.broken").exists());
     assert_eq!(store.record(ChainId([2; 16]), 1).unwrap().unwrap().payload, record(1, 20).payload);
+    store.index.flush().unwrap();
     drop(store);
     assert!(!open(home.path()).1.index_rebuilt);
 }

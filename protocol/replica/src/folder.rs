@@ -186,6 +186,13 @@ impl Folder {
         self.disk = Some(disk);
     }
 
+    /// Notes that anything may have changed on the disk.
+    pub fn look_everywhere(&mut self) {
+        if let Some(disk) = &mut self.disk {
+            disk.look_everywhere();
+        }
+    }
+
     /// Takes the folder off this device; its files stay where they are.
     pub fn unmap(&mut self) {
         self.disk = None;
@@ -195,6 +202,16 @@ impl Folder {
     pub fn merge(&mut self, operations: &[Arc<Operation>], context: impl Fn(&Dot) -> bool) {
         let keys = self.feed.apply(operations, context);
         self.refresh(keys);
+    }
+
+    /// Takes what stands of all records in the place of what was merged so far.
+    pub fn replace(&mut self, feed: FeedMap) {
+        let before = std::mem::replace(&mut self.feed, feed);
+        if let Some(disk) = &mut self.disk {
+            disk.compare_all(&self.feed);
+            // What was wanted for a key that is gone is not wanted any more.
+            disk.compare(&self.feed, before.keys().cloned());
+        }
     }
 
     /// Replays an own record that is newer than the stored disk base: the disk showed what it says.

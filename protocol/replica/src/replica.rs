@@ -11,6 +11,7 @@ mod judge;
 mod mesh;
 mod receive;
 mod restore;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +27,7 @@ use rand_core::CryptoRng;
 
 pub use exchange::{Event, Input, Output, Stored, StoredBase};
 pub use mesh::FOLDER;
+pub use standing::Quarantined;
 
 use crate::{
     feed::BatchError,
@@ -44,6 +46,9 @@ pub enum AuthorError {
     /// This device may not write there.
     #[error("this device has no right to write there")]
     NotMember,
+    /// A device can be removed only by an admin who is senior to it.
+    #[error("this device may not remove that one")]
+    NotSenior,
     /// The key to write with has not arrived yet.
     #[error("the key of this object has not arrived yet")]
     NoEpoch,
@@ -91,11 +96,21 @@ struct Object {
     /// Records whose body waits for its key.
     locked: Vec<Verified>,
     folder: Option<Folder>,
+    limits: standing::Limits,
+    quarantined: BTreeMap<(ChainId, u64), Quarantined>,
+    reread: Option<standing::Reread>,
 }
 
 impl Object {
     fn mesh(object: ObjectId) -> Self {
-        Object { intake: Intake::new(object), locked: Vec::new(), folder: None }
+        Object {
+            intake: Intake::new(object),
+            locked: Vec::new(),
+            folder: None,
+            limits: standing::Limits::new(),
+            quarantined: BTreeMap::new(),
+            reread: None,
+        }
     }
 
     fn folder(object: ObjectId) -> Self {
@@ -190,11 +205,13 @@ impl Replica {
             Input::Fetched { ticket, outcomes } => {
                 self.drive_transfer(now, rng, transfer::Input::Fetched { ticket, outcomes }, &mut out);
             }
+            Input::Reread { object, records, done } => self.reread(now, rng, object, records, done, &mut out),
             Input::Tick => self.tick(now, rng, &mut out),
         }
         for object in std::mem::take(&mut self.announced) {
             self.synchronise(now, rng, object, &mut out);
         }
+        self.ask_again(&mut out);
         out
     }
 

@@ -72,8 +72,13 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    /// Whether a record stands. `reaches` says whether the given record is the judged one or has it among its
-    /// ancestors by `prev`; for records not held it says no.
+    /// A grant does not stand itself: nothing stands by it.
+    fn nothing() -> Self {
+        Judgement { cuts: vec![Vec::new()] }
+    }
+
+    /// Whether a record stands by its own right. `reaches` says whether the record it is given is the judged one, or
+    /// comes after the judged one in its chain; for records not held it says no.
     pub fn admits(&self, reaches: impl Fn(RecordId) -> bool) -> bool {
         self.cuts.iter().all(|heads| heads.iter().any(|head| reaches(*head)))
     }
@@ -88,7 +93,8 @@ pub enum AuthorityError {
     /// The claim names an operation not held (yet): fetch control first, then judge again.
     #[error("the operation {0} is not held yet")]
     NeedControl(OpId),
-    /// The grants do not stand, do not permit writing, or are not the author's.
+    /// The grants never permit this: they are another's, or for reading. It follows from signed bytes alone, so
+    /// every replica says so at any time.
     #[error("the author has no right to write here")]
     NotAuthorised,
 }
@@ -167,6 +173,21 @@ impl Control {
             .collect()
     }
 
+    /// Whether a revocation by a device would bind all that another one holds in their mesh: the grant it acts under
+    /// is an admin's, and senior to every live grant of the target.
+    pub fn may_remove(&self, mesh: MeshId, by: DeviceId, target: DeviceId) -> bool {
+        let Some((log, evaluation)) = self.evaluated(mesh.into()) else {
+            return false;
+        };
+        let Some(own) = evaluation.roster.members.get(&by).filter(|member| member.role == Role::Own) else {
+            return false;
+        };
+        let rank = |grant: OpId| log.get(grant).map(|entry| log.grant_rank(entry));
+        let own = rank(own.device_grant);
+        let mut held = live_grants(evaluation).filter(|(_, node)| node.holder == target.into());
+        held.all(|(grant, _)| own < rank(grant))
+    }
+
     /// Standing revocations of a holder in a log: what a grant that is to re-admit him must name as seen.
     pub fn revocations(&self, object: ObjectId, holder: Holder) -> Vec<OpId> {
         let Some((log, evaluation)) = self.evaluated(object) else {
@@ -187,14 +208,17 @@ impl Control {
             return Err(AuthorityError::NeedControl(*missing));
         }
         let (mesh, mesh_log, device) = self.device_node(claim.device_grant)?;
-        if device.holder != claim.device.into() || !writes(device) {
+        if device.holder != claim.device.into() || device.role < Role::Edit {
             return Err(AuthorityError::NotAuthorised);
         }
         let object = evaluation.nodes.get(&claim.object_grant);
         let object = object.ok_or_else(|| self.absent(claim.object_grant))?;
         let at_mesh = log.is_mesh() && claim.object_grant == log.apex() && mesh.0 == claim.object.0;
-        if !at_mesh && (log.is_mesh() || object.holder != mesh.into() || !writes(object)) {
+        if !at_mesh && (log.is_mesh() || object.holder != mesh.into() || object.role < Role::Edit) {
             return Err(AuthorityError::NotAuthorised);
+        }
+        if !device.effective || !object.effective {
+            return Ok(Judgement::nothing());
         }
         let mut cuts = record_cuts(mesh_log, device, claim.object);
         cuts.extend(record_cuts(log, object, claim.object));
@@ -214,10 +238,6 @@ impl Control {
     fn absent(&self, grant: OpId) -> AuthorityError {
         if self.contains(grant) { AuthorityError::NotAuthorised } else { AuthorityError::NeedControl(grant) }
     }
-}
-
-fn writes(node: &Node) -> bool {
-    node.effective && node.role >= Role::Edit
 }
 
 fn record_cuts(log: &ControlLog, node: &Node, object: ObjectId) -> Vec<Vec<RecordId>> {

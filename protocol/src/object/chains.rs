@@ -43,6 +43,19 @@ struct Chain {
     author: DeviceId,
     /// Places in `Chains::records`; the first is seq 1.
     records: Vec<u32>,
+    /// Where the grants named change, rising by first place.
+    rights: Vec<Right>,
+}
+
+/// The grants that the records of a chain name from one place on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Right {
+    /// First place that names them.
+    pub first: u64,
+    /// The grant of the author's person in the object's log.
+    pub object_grant: OpId,
+    /// The grant of the author's device in its mesh's log.
+    pub device_grant: OpId,
 }
 
 #[derive(Debug, Clone)]
@@ -118,6 +131,11 @@ impl Chains {
     /// The device that writes a chain.
     pub fn author(&self, chain: &ChainId) -> Option<DeviceId> {
         self.chain(chain).map(|chain| chain.author)
+    }
+
+    /// The grants that the records of a chain name, rising by the first place that names them.
+    pub fn rights(&self, chain: &ChainId) -> &[Right] {
+        self.chain(chain).map_or(&[], |chain| &chain.rights)
     }
 
     /// Newest place and record of a chain; (0, none) if there is none.
@@ -209,6 +227,12 @@ impl Chains {
         self.records.push(entry);
         if let Some(chain) = self.chains.get_mut(chain as usize) {
             chain.records.push(slot);
+            let (object_grant, device_grant) = (header.object_grant, header.device_grant);
+            if chain.rights.last().map(|right| (right.object_grant, right.device_grant))
+                != Some((object_grant, device_grant))
+            {
+                chain.rights.push(Right { first: header.seq, object_grant, device_grant });
+            }
         }
         Ok(())
     }
@@ -223,7 +247,7 @@ impl Chains {
             return Ok(*slot);
         }
         let slot = u32::try_from(self.chains.len()).map_err(|_| ChainError::Full)?;
-        self.chains.push(Chain { id, author, records: Vec::new() });
+        self.chains.push(Chain { id, author, records: Vec::new(), rights: Vec::new() });
         self.slots.insert(id, slot);
         Ok(slot)
     }

@@ -61,7 +61,7 @@ impl Counts {
 }
 
 /// Lines kept for a failure.
-const LINES: usize = 4_000;
+const LINES: usize = 40_000;
 
 /// What happened, as a hash, and as text when asked for.
 pub struct Trace {

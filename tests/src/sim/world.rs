@@ -15,7 +15,7 @@ use meshwork_protocol::{
 use meshwork_replica::{
     feed::Dot,
     folder::{self, State},
-    replica::Input,
+    replica::{Input, Replica},
 };
 
 use super::{
@@ -44,6 +44,8 @@ pub enum Event {
     Fault,
     /// Faults and users end.
     Calm,
+    /// The admin removes the leaver.
+    Remove,
     /// A device joins the mesh.
     Join(usize),
     /// A device tries to give the folder a place.
@@ -54,6 +56,8 @@ pub enum Event {
     Tick(usize, u64),
     /// The disk goes on with its job.
     Work(usize, u64),
+    /// Records are read again.
+    Reread { device: usize, life: u64, object: ObjectId, places: Vec<(ChainId, u64)> },
     /// A lot is durable.
     Written(usize, u64),
     /// The index is flushed.
@@ -112,6 +116,12 @@ pub struct World {
     /// The folder.
     pub folder: ObjectId,
     welcome: Vec<meshwork_protocol::key::Signed>,
+    /// The device that is to be removed from the mesh, and whether it is.
+    pub leaver: Option<usize>,
+    /// See `leaver`.
+    pub removed: bool,
+    /// Contents that the leaver's user closed: what came after its removal may be gone.
+    pub by_leaver: BTreeSet<ContentId>,
     /// How often what happened.
     pub counts: Counts,
     /// What happened.
@@ -202,12 +212,20 @@ impl World {
             Event::User(device) => self.user(device),
             Event::Fault => self.fault(),
             Event::Calm => self.become_calm(),
+            Event::Remove => self.remove_leaver(),
             Event::Join(device) => self.join(device),
             Event::Map(device, life) => self.map(device, life),
             Event::Watch(device, life) => self.watch(device, life),
             Event::Tick(device, life) => self.tick(device, life),
             Event::Work(device, life) => self.work(device, life),
             Event::Written(device, life) => self.written(device, life),
+            Event::Reread { device, life, object, places } => {
+                if self.is_current(device, life) {
+                    let stored = &self.devices[device].records;
+                    let records = places.iter().filter_map(|place| stored.get(place).cloned()).collect();
+                    self.drive(device, Input::Reread { object, records, done: true });
+                }
+            }
             Event::Flush(device, life) => self.flush(device, life),
             Event::Start(device) => self.start(device),
             Event::Connect(one, other) => self.connect(one, other),
@@ -223,6 +241,11 @@ impl World {
             }
             Event::Fetch { device, life, ticket } => self.fetch(device, life, ticket),
         }
+    }
+
+    /// Whether a device is out of the mesh.
+    pub fn is_out(&self, device: usize) -> bool {
+        self.removed && self.leaver == Some(device)
     }
 
     fn is_current(&self, device: usize, life: u64) -> bool {
@@ -285,22 +308,42 @@ impl World {
                 || !device.changed.is_empty()
                 || !device.fetches.is_empty()
         };
-        if self.devices.iter().any(busy)
-            || self.links.values().any(|link| !link.alive || link.sides.iter().any(busy_side))
-        {
+        let out = self.leaver.filter(|_| self.removed);
+        let inside = |pair: &(usize, usize)| Some(pair.0) != out && Some(pair.1) != out;
+        let mut links = self.links.iter().filter(|(pair, _)| inside(pair)).map(|(_, link)| link);
+        let members = || self.devices.iter().enumerate().filter(|(number, _)| Some(*number) != out).map(|(_, it)| it);
+        if members().any(busy) || links.any(|link| !link.alive || link.sides.iter().any(busy_side)) {
             return false;
         }
         let folder = self.folder;
         let mut digests = BTreeSet::new();
-        for device in &self.devices {
+        for device in members() {
             let Some(replica) = &device.replica else { return false };
             let idle = replica.folder(folder).is_some_and(|folder| folder.state() == State::Idle);
-            if !idle || replica.transfers_left(folder).0 > 0 {
+            if replica.is_judging(folder) || replica.is_judging(self.mesh.into()) {
+                return false;
+            }
+            let left = replica.transfers_left(folder).0;
+            if (!idle || left > 0) && (left == 0 || left != self.gone(replica).len()) {
                 return false;
             }
             digests.insert(replica.digest());
         }
         digests.len() == 1
+    }
+
+    /// Contents that a replica's feed shows and that only the removed device has.
+    pub fn gone(&self, replica: &Replica) -> BTreeSet<ContentId> {
+        if !self.removed {
+            return BTreeSet::new();
+        }
+        let here: BTreeSet<ContentId> = (0..self.devices.len())
+            .filter(|device| !self.is_out(*device))
+            .flat_map(|device| self.devices[device].disk.contents())
+            .collect();
+        let live = replica.folder(self.folder).into_iter().flat_map(|folder| folder.feed().iter().flatten());
+        let files = live.filter_map(|operation| operation.value.file()).filter(|file| !file.is_symlink());
+        files.map(|file| file.content).filter(|it| self.by_leaver.contains(it) && !here.contains(it)).collect()
     }
 
     /// What every device is doing, for a failure.
@@ -318,6 +361,13 @@ impl World {
                 device.fetches.len(),
                 device.writing.is_some(),
             );
+        }
+        if let Some(replica) = self.devices[0].replica.as_ref().filter(|_| self.removed) {
+            text += &format!("\n  only with the removed device: {:?}", self.gone(replica));
+        }
+        for replica in self.devices.iter().filter_map(|device| device.replica.as_ref()) {
+            let held = replica.quarantined(self.folder).map(|record| (record.chain, record.seq));
+            text += &format!("\n  quarantined: {:?}", held.collect::<Vec<_>>());
         }
         for ((one, other), link) in &self.links {
             text += &format!(

@@ -134,7 +134,7 @@ impl Disk {
         out
     }
 
-    fn look_everywhere(&mut self) {
+    pub fn look_everywhere(&mut self) {
         let view = self.base.map().view();
         self.dirty.extend(view.nodes().map(|node| view.path_of(node)));
         self.dirty.insert(Path::new());

@@ -72,7 +72,9 @@ impl Queue {
     fn enqueue(&mut self, base: &DiskBase, feed: &FeedMap, key: Key) {
         let missing: Vec<&Arc<Operation>> = self.missing(base, feed, &key);
         if missing.is_empty() {
-            let order = feed.at(&key).iter().map(|operation| operation.order()).max();
+            // Where nothing is left, not even a tombstone, what was shown there does not stand any more.
+            let newest = |map: &FeedMap| map.at(&key).iter().map(|operation| operation.order()).max();
+            let order = newest(feed).or_else(|| newest(base.map()));
             if let Some(order) = order {
                 self.in_order.insert((order, key.clone()));
                 self.ready.insert(key, order);

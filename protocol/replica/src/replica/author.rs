@@ -89,7 +89,8 @@ impl Replica {
         }
         self.ensure_epoch(rng, object)?;
         let own = self.own_chain(object);
-        let next = self.object(object)?.intake.chains().deps_for_next(&own, |_| u64::MAX);
+        let state = self.object(object)?;
+        let next = state.intake.chains().deps_for_next(&own, |chain| state.standing(chain));
         for deps in next.joins {
             self.append(rng, object, (RecordKind::Join, &[], true), deps)?;
         }
@@ -97,7 +98,7 @@ impl Replica {
     }
 
     /// Makes sure that there is an epoch that exactly the present readers can open.
-    fn ensure_epoch(&mut self, rng: &mut impl CryptoRng, object: ObjectId) -> Result<(), AuthorError> {
+    pub(super) fn ensure_epoch(&mut self, rng: &mut impl CryptoRng, object: ObjectId) -> Result<(), AuthorError> {
         if self.control.write_epoch(object, &self.keyring).is_some() {
             return Ok(());
         }
@@ -138,6 +139,9 @@ impl Replica {
         let record = Record::create(&self.device, draft, key, text, rng)?;
         let state: &mut Object = self.objects.get_mut(&object).ok_or(AuthorError::UnknownObject)?;
         state.intake.restore(&record)?;
+        if let Some(reread) = &mut state.reread {
+            reread.also(&record);
+        }
         let (chain, id) = (record.chain(), record.id());
         self.signed.push(Stored::Record { object, chain, seq: seq + 1, id, own: true, bytes: record.into_bytes() });
         Ok((chain, seq + 1, height))

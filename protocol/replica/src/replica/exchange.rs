@@ -60,6 +60,15 @@ pub enum Input {
         /// How each content ended.
         outcomes: Vec<(ContentId, transfer::Outcome)>,
     },
+    /// Part of the answer to [`Output::Reread`].
+    Reread {
+        /// Which object.
+        object: ObjectId,
+        /// Records in the order asked for; those that are not stored yet are left out.
+        records: Vec<Vec<u8>>,
+        /// Whether these are the last.
+        done: bool,
+    },
     /// A deadline has passed.
     Tick,
 }
@@ -92,6 +101,13 @@ pub enum Output {
         places: Vec<(ChainId, u64)>,
         /// Whether the peer asked.
         answer: bool,
+    },
+    /// Read these records again, in this order; answer with [`Input::Reread`].
+    Reread {
+        /// Which object.
+        object: ObjectId,
+        /// Which records.
+        places: Vec<(ChainId, u64)>,
     },
     /// Close the stream to a peer after what was sent before.
     Disconnect {
@@ -167,6 +183,15 @@ pub enum Event {
     Folder(ObjectId, folder::Event),
     /// A device joined the mesh.
     DeviceAdded(DeviceId),
+    /// A device was removed from the mesh.
+    DeviceRemoved(DeviceId),
+    /// What stands of an object has changed, and all of it was merged anew.
+    JudgedAgain {
+        /// Which object.
+        object: ObjectId,
+        /// Records that are held and do not stand.
+        quarantined: usize,
+    },
     /// A folder is known that was not.
     FolderKnown(ObjectId),
     /// A peer sent something that is not as it must be.

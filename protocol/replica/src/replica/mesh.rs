@@ -1,8 +1,10 @@
 //! What a person asks of the mesh: let a device in, name it, make a folder, give it a place.
 
+use std::collections::BTreeMap;
+
 use meshwork_protocol::{
     control::{Act, Role},
-    id::{DeviceId, ObjectId},
+    id::{DeviceId, ObjectId, RecordId},
     key::Signed,
     seal::SealPublic,
 };
@@ -52,7 +54,8 @@ impl Replica {
         let mut out = Vec::new();
         let mesh = ObjectId::from(self.mesh);
         if self.control.role(mesh, device).is_none() {
-            let act = Act::Grant { to: device.into(), role: Role::Edit, seen: Vec::new() };
+            let seen = self.control.revocations(mesh, device.into());
+            let act = Act::Grant { to: device.into(), role: Role::Edit, seen };
             self.author_act(mesh, act)?;
         }
         self.persist_signed(&mut out);
@@ -61,6 +64,58 @@ impl Replica {
         }
         out.push(Output::PeersChanged);
         out.push(Output::Event(Event::DeviceAdded(device)));
+        Ok(out)
+    }
+
+    /// Removes a device from the mesh. What it wrote up to now, as far as it is held here, stands; with `void`
+    /// nothing of it stands but what others have built on. In the same batch come new keys for everything that it
+    /// could read.
+    pub fn remove_device(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        device: DeviceId,
+        void: bool,
+    ) -> Result<Vec<Output>, AuthorError> {
+        let mut out = Vec::new();
+        if device == self.device.device_id() || !self.control.may_remove(self.mesh, self.device.device_id(), device) {
+            return Err(AuthorError::NotSenior);
+        }
+        let mut act = self.control.revocation(rng, device, &self.newest_of(device));
+        if let (Act::Revoke { cuts, .. }, true) = (&mut act, void) {
+            cuts.clear();
+        }
+        self.author_act(self.mesh.into(), act)?;
+        let objects: Vec<ObjectId> = self.objects.keys().copied().collect();
+        for object in &objects {
+            // An object whose key has not come here yet is given a new one by somebody who has it.
+            if self.keyring.convergence(*object).is_some() {
+                self.ensure_epoch(rng, *object)?;
+            }
+        }
+        self.persist_signed(&mut out);
+        objects.into_iter().for_each(|object| self.judge_again(object));
+        out.push(Output::PeersChanged);
+        out.push(Output::Event(Event::DeviceRemoved(device)));
+        Ok(out)
+    }
+
+    /// The newest records of a device that stand, by object.
+    fn newest_of(&self, device: DeviceId) -> BTreeMap<ObjectId, Vec<RecordId>> {
+        let newest = |state: &Object| {
+            let chains = state.intake.chains();
+            let own = chains.heads().filter(|(_, author, ..)| *author == device);
+            own.filter_map(|(chain, _, seq, _)| chains.record_at(&chain, seq.min(state.standing(&chain)))).collect()
+        };
+        self.objects.iter().map(|(object, state)| (*object, newest(state))).collect()
+    }
+
+    /// Makes a device of the mesh an admin.
+    pub fn promote_device(&mut self, device: DeviceId) -> Result<Vec<Output>, AuthorError> {
+        let mut out = Vec::new();
+        let mesh = ObjectId::from(self.mesh);
+        let seen = self.control.revocations(mesh, device.into());
+        self.author_act(mesh, Act::Grant { to: device.into(), role: Role::Own, seen })?;
+        self.persist_signed(&mut out);
         Ok(out)
     }
 
@@ -143,14 +198,25 @@ impl Replica {
             // known again, the folder is put back.
             return;
         }
+        if !self.resumed
+            && !self.objects.get(&object).is_none_or(|state| self.bench().limits(state.intake.chains()).is_empty())
+        {
+            // What does not stand has been merged: the folder is put back when it is read again.
+            return;
+        }
         let Some(expected) = self.expected.remove(&object) else {
             return;
         };
         let own = expected.own_after.clone();
         let base = expected.into_base();
+        let late = self.resumed;
         if let Some(folder) = self.folder_mut(object) {
             folder.map(base);
             folder.replay_own(&own);
+            if late {
+                // Whoever watches has told of everything at the start, when there was nobody to hear it.
+                folder.look_everywhere();
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
     graph::{self, GraphActor, GraphEvent},
     sync::{
         self,
-        receive::{Arrival, Content, Standing},
+        receive::{Arrival, Standing},
     },
 };
 
@@ -87,7 +87,7 @@ impl Replica {
         }
     }
 
-    fn bench(&self) -> Bench<'_> {
+    pub(super) fn bench(&self) -> Bench<'_> {
         Bench { control: &self.control, keyring: &self.keyring, mesh: self.mesh }
     }
 
@@ -156,6 +156,7 @@ impl Replica {
             };
             let arrivals = state.intake.control_arrived(&self.bench(), added);
             self.objects.insert(object, state);
+            self.judge_again(object);
             self.take_arrivals(now, rng, object, arrivals, inputs, out);
         }
         if let Err(error) = self.supplement(rng, out) {
@@ -238,29 +239,15 @@ impl Replica {
             return;
         }
         let mut entries = Vec::with_capacity(arrivals.len());
-        for arrival in arrivals {
+        for arrival in &arrivals {
             let record = &arrival.record;
             let (chain, seq, id) = (record.chain(), record.header().seq, record.id());
             inputs.push(sync::Input::Taken { object, chain, seq, id });
             entries.push(Stored::Record { object, chain, seq, id, own: false, bytes: record.bytes().to_vec() });
-            if arrival.standing == Standing::Stands {
-                self.apply(object, &arrival, out);
-            }
         }
         self.persist_received(entries, None, out);
+        self.merge_arrivals(object, &arrivals, out);
         self.advance_folder(now, rng, object, out);
-    }
-
-    fn apply(&mut self, object: ObjectId, arrival: &Arrival, out: &mut Vec<Output>) {
-        match &arrival.content {
-            Content::Text(text) => self.merge_text(object, &arrival.record, text, out),
-            Content::Locked => {
-                if let Some(state) = self.objects.get_mut(&object) {
-                    state.locked.push(arrival.record.clone());
-                }
-            }
-            Content::Void(error) => tracing::warn!(%error, "the body of a record cannot be read"),
-        }
     }
 
     /// Opens and merges a record that is in its chain.
@@ -269,7 +256,7 @@ impl Replica {
         self.apply(object, &Arrival { record: record.clone(), standing: Standing::Stands, content }, out);
     }
 
-    fn merge_text(&mut self, object: ObjectId, record: &Verified, text: &[u8], out: &mut Vec<Output>) {
+    pub(super) fn merge_text(&mut self, object: ObjectId, record: &Verified, text: &[u8], out: &mut Vec<Output>) {
         match RecordKind::from_code(record.header().kind) {
             Some(RecordKind::Feed) => self.merge_feed(object, record, text),
             Some(RecordKind::Graph) if object == ObjectId::from(self.mesh) => self.merge_graph(record, text, out),

@@ -30,6 +30,12 @@ impl Expected {
         Expected { stored, needed, found: BTreeMap::new(), own_after: Vec::new() }
     }
 
+    /// All records pass once more.
+    pub fn begin(&mut self) {
+        self.found.clear();
+        self.own_after.clear();
+    }
+
     /// Keeps what the base names, and what came after it from this device.
     pub fn pass(&mut self, operations: &[Arc<Operation>], own: bool) {
         for operation in operations {
@@ -109,8 +115,10 @@ impl Replica {
         let objects: Vec<ObjectId> = self.objects.keys().copied().collect();
         for object in objects {
             self.open_epochs(object, &mut out);
+            self.judge_again(object);
             self.synchronise(now, rng, object, &mut out);
         }
+        self.ask_again(&mut out);
         out.push(Output::PeersChanged);
         out
     }

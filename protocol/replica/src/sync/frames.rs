@@ -26,7 +26,13 @@ impl Sync {
         entry.greeted = true;
         match frame {
             Frame::Hello { version, .. } if version != sync::VERSION => self.close(now, peer, Reason::Version),
-            Frame::Hello { objects, .. } | Frame::Offer { objects } => self.states(now, peer, &objects),
+            Frame::Hello { objects, .. } => self.states(now, peer, &objects),
+            Frame::Offer { objects } => {
+                for state in &objects {
+                    self.offered_anew(peer, state.object);
+                }
+                self.states(now, peer, &objects);
+            }
             Frame::ControlHave { object, heads } => self.control_wanted(now, peer, object, heads),
             Frame::ControlItems { object, items, done } => self.control_items(now, peer, object, items, done),
             Frame::Vector { object, entries } => self.vector(now, peer, object, &entries),
@@ -35,6 +41,14 @@ impl Sync {
             Frame::Records { object, records } => self.records(peer, object, records),
             Frame::Served { object } => self.served(now, peer, object),
             Frame::KeepAlive {} | Frame::Bye { .. } => {}
+        }
+    }
+
+    /// A peer that speaks of an object for the first time, and not in its hello, may not have held it when it was
+    /// told of it: what was said then does not count.
+    fn offered_anew(&mut self, peer: DeviceId, object: ObjectId) {
+        if let Some((_, view)) = self.pair(&peer, &object).filter(|(_, view)| !view.known) {
+            view.said = None;
         }
     }
 

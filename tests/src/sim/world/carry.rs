@@ -46,6 +46,11 @@ impl World {
             Output::Serve { peer, object, places, answer } => {
                 self.queue_out(device, peer, Outgoing::Serve { object, places, answer });
             }
+            Output::Reread { object, places } => {
+                self.counts.add("object read again");
+                let delay = self.between(1, 60);
+                self.at(delay, Event::Reread { device, life, object, places });
+            }
             Output::Disconnect { peer, reason } => {
                 let Some(peer) = self.index.get(&peer).copied() else {
                     return;
@@ -69,7 +74,7 @@ impl World {
                 let delay = self.between(1, 60);
                 self.at(delay, Event::Fetch { device, life, ticket });
             }
-            Output::PeersChanged => {}
+            Output::PeersChanged => self.drop_strangers(device),
             Output::Event(event) => self.on_replica_event(device, event),
         }
     }

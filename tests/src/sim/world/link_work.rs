@@ -30,6 +30,9 @@ impl World {
         if one == other || !up(self, one) || !up(self, other) {
             return;
         }
+        if !self.allows(one, other) || !self.allows(other, one) {
+            return;
+        }
         let link = self.link(one, other);
         if link.parted || link.alive {
             return;
@@ -41,6 +44,20 @@ impl World {
         for (side, peer) in [(one, other), (other, one)] {
             let delay = self.between(1, 40);
             self.at(delay, Event::Opened { side, peer, generation });
+        }
+    }
+
+    fn allows(&self, device: usize, other: usize) -> bool {
+        let peers = self.devices[device].replica.as_ref().map(|replica| replica.peers());
+        peers.is_some_and(|peers| peers.contains(&self.devices[other].id))
+    }
+
+    /// Cuts the streams to those that are no peers any more.
+    pub(super) fn drop_strangers(&mut self, device: usize) {
+        for other in (0..self.devices.len()).filter(|other| *other != device) {
+            if !self.allows(device, other) {
+                self.cut(device, other);
+            }
         }
     }
 

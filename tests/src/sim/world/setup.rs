@@ -33,6 +33,7 @@ impl World {
         let first = &devices[0].secrets;
         let (key, seal) = (DeviceKey::from_bytes(&first.device), SealKey::from_bytes(&first.seal));
         let (mesh, welcome) = create_mesh(&mut fate.0, &root, &key, &seal).expect("a mesh can be founded");
+        let leaver = (count > 2 && fate.once_in(3)).then_some(count - 1);
         let index = devices.iter().enumerate().map(|(number, device)| (device.id, number)).collect();
         let pairs = (0..count).flat_map(|one| (one + 1..count).map(move |other| (one, other)));
         World {
@@ -47,6 +48,9 @@ impl World {
             mesh,
             folder: ObjectId([0; 32]),
             welcome,
+            leaver,
+            removed: false,
+            by_leaver: BTreeSet::new(),
             counts: Counts::default(),
             trace: Trace::new(keep),
             planted,
@@ -88,6 +92,10 @@ impl World {
         for device in 0..self.devices.len() {
             self.at(500 * MS, Event::Flush(device, 0));
         }
+        if self.leaver.is_some() {
+            let late = self.between(4_500, 9_000);
+            self.at(late, Event::Remove);
+        }
         let first_fault = self.between(5_000, 8_000);
         self.at(first_fault, Event::Fault);
     }
@@ -121,6 +129,24 @@ impl World {
         self.at(MS, Event::Map(device, 0));
         for other in (0..self.devices.len()).filter(|other| *other != device) {
             self.at(MS, Event::Connect(device, other));
+        }
+    }
+
+    /// The first device removes the leaver, as soon as it runs.
+    pub(super) fn remove_leaver(&mut self) {
+        let Some(leaver) = self.leaver else { return };
+        let (id, void) = (self.devices[leaver].id, self.fate.once_in(3));
+        let Device { replica: Some(replica), rng, .. } = &mut self.devices[0] else {
+            return self.at(100 * MS, Event::Remove);
+        };
+        match replica.remove_device(rng, id, void) {
+            Ok(outputs) => {
+                self.counts.add(if void { "admin: device removed and voided" } else { "admin: device removed" });
+                self.trace.line(|| format!("              device {leaver} is removed, void {void}"));
+                self.removed = true;
+                self.carry_out(0, outputs);
+            }
+            Err(error) => self.fail(format!("device {leaver} cannot be removed: {error}")),
         }
     }
 

@@ -106,6 +106,9 @@ impl World {
             self.devices[device].before.insert(path.clone(), before);
         }
         let content = content_of(&bytes);
+        if self.leaver == Some(device) {
+            self.by_leaver.insert(content);
+        }
         self.trace
             .line(|| format!("              device {device} closes {content:?} {:?}", String::from_utf8_lossy(&bytes)));
         self.devices[device].seen.insert(content);

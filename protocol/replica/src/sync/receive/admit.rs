@@ -81,7 +81,7 @@ impl Intake {
     fn authority_stage(&self, judge: &impl Judge, record: &Verified) -> Result<Standing, ReceiveError> {
         let (chain, seq) = (record.chain(), record.header().seq);
         let reaches = |id: RecordId| {
-            id == record.id() || self.chains.place(&id).is_some_and(|place| place.0 == chain && place.1 < seq)
+            id == record.id() || self.chains.place(&id).is_some_and(|place| place.0 == chain && place.1 > seq)
         };
         judge.judge(record, &reaches).map_err(|_| ReceiveError::NotAuthorised)
     }

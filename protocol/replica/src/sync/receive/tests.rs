@@ -34,7 +34,7 @@ impl Judge for Table {
             return Err(NotAuthorised);
         }
         // The record stands if it comes at or before the cut, so the cut must not come before it.
-        let past = self.cut.is_some_and(|cut| reaches(cut) && cut != record.id());
+        let past = self.cut.is_some_and(|cut| !reaches(cut));
         Ok(if past { Standing::Void } else { Standing::Stands })
     }
     fn epoch_key(&self, _: &ObjectId, epoch: &EpochId) -> Option<&EpochKey> {

@@ -113,3 +113,23 @@ fn a_first_exchange_of_many_objects_is_one_frame_for_each_four_thousand() {
         .collect();
     assert_eq!(sizes, [limits::SYNC_OBJECTS, 1]);
 }
+
+#[test]
+fn a_peer_that_holds_an_object_later_is_answered_though_nothing_differs() {
+    let mut sync = machine();
+    let own = hello_states(&sync.handle(NOW, Input::PeerUp { peer: OTHER, objects: BTreeSet::from([OBJECT]) }));
+    assert_eq!(own.len(), 1);
+    let Frame::Hello { version, .. } = hello() else { panic!("a hello") };
+    let _ = say_as(&mut sync, OTHER, &Frame::Hello { version, objects: Vec::new() });
+    // What this side said in its hello came too early for the peer: it must hear it once more.
+    let offer = Frame::Offer { objects: own.clone() };
+    let offers = |outputs: Vec<Output>| {
+        let sent = outputs.into_iter().filter_map(|output| match output {
+            Output::Send { frame: Frame::Offer { objects }, .. } => Some(objects),
+            _ => None,
+        });
+        sent.collect::<Vec<_>>()
+    };
+    assert_eq!(offers(say_as(&mut sync, OTHER, &offer)), [own]);
+    assert_eq!(offers(say_as(&mut sync, OTHER, &offer)), Vec::<Vec<ObjectState>>::new());
+}

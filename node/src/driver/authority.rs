@@ -1,0 +1,253 @@
+//! Who may do what, asked and changed by people: removing and promoting devices, and what the logs say.
+
+use meshwork_protocol::{
+    control::{Act, Control, Role, Statement},
+    id::{DeviceId, MeshId, ObjectId},
+    key::PublicKey,
+};
+use meshwork_replica::{
+    feed::Operation,
+    replica::{AuthorError, Replica},
+};
+
+use super::{
+    Driver,
+    command::{internal, no_mesh},
+};
+use crate::{
+    api::types::{Cap, Device, LogEntry, Quarantined},
+    resource::ResourceError,
+};
+
+/// The word for a role in a mesh.
+pub(super) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Own => "admin",
+        Role::Read => "helper",
+        Role::Edit | Role::Invite => "device",
+    }
+}
+
+impl Driver {
+    /// Removes a device from the mesh.
+    pub(super) fn device_remove(&mut self, name: &str, void: bool) -> Result<(), ResourceError> {
+        let device = self.find_device(name)?;
+        let said = self.name_of(device);
+        self.change_device(|replica, rng| replica.remove_device(rng, device, void)).map_err(|error| match error {
+            AuthorError::NotSenior => ResourceError::new(
+                403,
+                "not_senior",
+                format!("This device may not remove {said}: only an admin who is senior to it may."),
+                "`mesh cap explain NAME` shows who let it in; remove it from that device, or from the first one.",
+            ),
+            error => internal(error),
+        })
+    }
+
+    /// Makes a device an admin.
+    pub(super) fn device_promote(&mut self, name: &str) -> Result<(), ResourceError> {
+        let device = self.find_device(name)?;
+        self.change_device(|replica, _| replica.promote_device(device)).map_err(|error| match error {
+            AuthorError::Author(_) => ResourceError::new(
+                403,
+                "not_admin",
+                "Only an admin can make another device an admin.",
+                "Do it on a device that `mesh devices` shows as an admin.",
+            ),
+            error => internal(error),
+        })
+    }
+
+    fn change_device(
+        &mut self,
+        change: impl FnOnce(
+            &mut Replica,
+            &mut meshwork_host::entropy::Entropy,
+        ) -> Result<Vec<meshwork_replica::replica::Output>, AuthorError>,
+    ) -> Result<(), AuthorError> {
+        let Some(replica) = &mut self.replica else { return Err(AuthorError::NotMember) };
+        let outputs = change(replica, &mut self.rng)?;
+        self.carry_out(outputs);
+        Ok(())
+    }
+
+    /// The device of this mesh with this name, or whose id begins so.
+    fn find_device(&self, name: &str) -> Result<DeviceId, ResourceError> {
+        let replica = self.replica.as_ref().ok_or_else(no_mesh)?;
+        let devices = replica.control().devices(replica.mesh_id());
+        let is_meant = |device: &DeviceId| {
+            self.name_of(*device) == name || (name.len() >= 8 && device.to_string().starts_with(name))
+        };
+        let found: Vec<DeviceId> = devices.into_iter().map(|(device, _)| device).filter(is_meant).collect();
+        match found.as_slice() {
+            [device] => Ok(*device),
+            [] => Err(ResourceError::not_found(
+                format!("This mesh has no device {name}."),
+                "`mesh devices` shows the devices that it has.",
+            )),
+            _ => Err(ResourceError::new(
+                409,
+                "ambiguous",
+                format!("Several devices are named {name}."),
+                "Name it by its id, from `mesh --json devices`.",
+            )),
+        }
+    }
+
+    /// Everything said in the control logs, the mesh's first.
+    pub(super) fn control_log(&self) -> Vec<LogEntry> {
+        let Some(replica) = &self.replica else { return Vec::new() };
+        let mut entries = Vec::new();
+        for object in self.logs_of(replica) {
+            for (number, statement) in (1..).zip(replica.control().history(object)) {
+                entries.push(LogEntry {
+                    log: object.to_string(),
+                    title: self.log_title(replica, object),
+                    number,
+                    id: statement.id.to_string(),
+                    author: DeviceId::from(statement.author).to_string(),
+                    name: self.author_name(replica, object, statement.author),
+                    via: statement.via.to_string(),
+                    what: self.sentence(replica.control(), object, &statement),
+                    stands: statement.stands,
+                });
+            }
+        }
+        entries
+    }
+
+    /// The devices of the mesh as they were after the first `number` statements of its log.
+    pub(super) fn devices_as_of(&self, number: u64) -> Result<Vec<Device>, ResourceError> {
+        let replica = self.replica.as_ref().ok_or_else(no_mesh)?;
+        let count = usize::try_from(number).unwrap_or(usize::MAX);
+        let then = replica.control().as_of(replica.mesh_id().into(), count);
+        Ok(then.devices(replica.mesh_id()).into_iter().map(|(device, role)| self.device_entry(device, role)).collect())
+    }
+
+    pub(super) fn device_entry(&self, device: DeviceId, role: Role) -> Device {
+        let here = device == self.network.device();
+        Device {
+            device: device.to_string(),
+            name: self.name_of(device),
+            role: role_name(role).to_owned(),
+            here,
+            connected: here || self.peers.is_connected(device),
+        }
+    }
+
+    /// All grants, of the mesh first.
+    pub(super) fn caps(&self) -> Vec<Cap> {
+        let Some(replica) = &self.replica else { return Vec::new() };
+        let mut caps = Vec::new();
+        for object in self.logs_of(replica) {
+            let is_mesh = object == ObjectId::from(replica.mesh_id());
+            for grant in replica.control().grant_states(object) {
+                let holder = DeviceId::from(grant.holder).to_string();
+                let state = match (grant.effective, grant.ended_by.is_empty()) {
+                    (true, true) => "live",
+                    (true, false) => "ended",
+                    (false, _) => "void",
+                };
+                caps.push(Cap {
+                    id: grant.id.to_string(),
+                    log: object.to_string(),
+                    title: self.log_title(replica, object),
+                    holder: holder.clone(),
+                    name: if is_mesh { self.name_of(grant.holder.into()) } else { holder },
+                    role: if is_mesh { role_name(grant.role) } else { object_role(grant.role) }.to_owned(),
+                    author: DeviceId::from(grant.author).to_string(),
+                    author_name: self.author_name(replica, object, grant.author),
+                    via: grant.via.to_string(),
+                    state: state.to_owned(),
+                    ended_by: grant.ended_by.iter().map(ToString::to_string).collect(),
+                });
+            }
+        }
+        caps
+    }
+
+    /// Records that are held and do not stand.
+    pub(super) fn quarantine(&self) -> Vec<Quarantined> {
+        let Some(replica) = &self.replica else { return Vec::new() };
+        let mut held = Vec::new();
+        for object in self.folder_ids() {
+            for record in replica.quarantined(object) {
+                held.push(Quarantined {
+                    folder: object.to_string(),
+                    title: self.title_of(object),
+                    device: record.device.to_string(),
+                    name: self.name_of(record.device),
+                    chain: record.chain.to_string(),
+                    seq: record.seq,
+                    changes: record.operations.iter().map(|operation| change(replica, object, operation)).collect(),
+                });
+            }
+        }
+        held
+    }
+
+    fn logs_of(&self, replica: &Replica) -> Vec<ObjectId> {
+        let mesh = ObjectId::from(replica.mesh_id());
+        let others = replica.control().logs().map(|log| log.id()).filter(|id| *id != mesh);
+        std::iter::once(mesh).chain(others).collect()
+    }
+
+    fn log_title(&self, replica: &Replica, object: ObjectId) -> String {
+        if object == ObjectId::from(replica.mesh_id()) { "this mesh".to_owned() } else { self.title_of(object) }
+    }
+
+    fn author_name(&self, replica: &Replica, object: ObjectId, author: PublicKey) -> String {
+        let is_root = replica.control().log(object).is_some_and(|log| log.is_root(author));
+        if is_root { "the recovery phrase".to_owned() } else { self.name_of(author.into()) }
+    }
+
+    /// What a statement says, without who says it.
+    fn sentence(&self, control: &Control, log: ObjectId, statement: &Statement<'_>) -> String {
+        let is_mesh = control.log(log).is_some_and(|log| log.is_mesh());
+        match statement.act {
+            Act::Grant { to, role, .. } if is_mesh => {
+                format!("made {} {}", self.name_of((*to).into()), with_article(role_name(*role)))
+            }
+            Act::Grant { to, role, .. } => format!("let {} {}", MeshId::from(*to).short(), object_role(*role)),
+            Act::Revoke { to, cuts, .. } if is_mesh => {
+                let kept = if cuts.is_empty() { "; nothing of it stands" } else { "; what it did before stands" };
+                format!("removed {}{kept}", self.name_of((*to).into()))
+            }
+            Act::Revoke { to, .. } => format!("removed {}", MeshId::from(*to).short()),
+            Act::Leave {} => "left".to_owned(),
+            Act::Rotate { .. } => "put another recovery phrase in its place".to_owned(),
+            Act::Epoch { n, seals, .. } => format!("made key {n} for {} devices", seals.len()),
+            Act::Seal { seals, .. } => format!("sealed a key to {} more devices", seals.len()),
+            Act::Keys { generation, .. } => format!("published its seal key {generation}"),
+            Act::Away { device } => format!("declared {} away", self.name_of(*device)),
+        }
+    }
+}
+
+fn with_article(role: &str) -> String {
+    let article = if role.starts_with('a') { "an" } else { "a" };
+    format!("{article} {role}")
+}
+
+fn object_role(role: Role) -> &'static str {
+    match role {
+        Role::Own => "own",
+        Role::Invite => "invite",
+        Role::Edit => "edit",
+        Role::Read => "read",
+    }
+}
+
+/// One change of a quarantined record, for people.
+fn change(replica: &Replica, object: ObjectId, operation: &Operation) -> String {
+    let view = replica.folder(object).map(|folder| folder.feed().view());
+    let above = view.and_then(|view| view.node_of(operation.key.dir).map(|node| view.path_of(node)));
+    let mut path: Vec<String> = above.unwrap_or_default().iter().map(ToString::to_string).collect();
+    path.push(operation.key.name.to_string());
+    let path = path.join("/");
+    match operation.value.file() {
+        Some(file) => format!("{path} ({} bytes)", file.size),
+        None if operation.value.is_tombstone() => format!("{path} removed"),
+        None => format!("{path}/"),
+    }
+}

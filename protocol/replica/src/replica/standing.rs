@@ -1,0 +1,307 @@
+//! Which of the records held stand, and what is done when that changes.
+//!
+//! A record is judged by the grants that it names and the revocations that bind them. One past its
+//! author's cut is quarantined: held and served, but not merged, unless a record that stands builds on it.
+//! All this is a function of what is held. When a revocation comes late, or an endorsement does, the
+//! object is read again from the store and merged anew.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use meshwork_protocol::{
+    control::Claim,
+    id::{ChainId, DeviceId, ObjectId},
+    limits,
+    object::{Chains, Range, RecordKind, Right, Verified},
+    time::Timestamp,
+};
+use rand_core::CryptoRng;
+
+use super::{Event, Object, Output, Replica, Said, judge::Bench};
+use crate::{
+    feed::{Dot, FeedMap, Operation, decode},
+    graph::{self, Graph, GraphActor},
+    sync::receive::{self, Arrival, Content, Standing},
+};
+
+/// Chains of which not all that is held stands, with how much does.
+pub(super) type Limits = BTreeMap<ChainId, u64>;
+
+/// A record that is held and does not stand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Quarantined {
+    /// Who wrote it.
+    pub device: DeviceId,
+    /// Its chain.
+    pub chain: ChainId,
+    /// Its place there.
+    pub seq: u64,
+    /// What it would have changed; of very many records not all is kept.
+    pub operations: Vec<Arc<Operation>>,
+}
+
+/// An object that is being read again.
+#[derive(Default)]
+pub(super) struct Reread {
+    feed: FeedMap,
+    graph: Graph,
+    /// The records were asked for.
+    asked: bool,
+    /// What came or was written since.
+    late: Vec<Verified>,
+    /// What stands has changed once more.
+    again: bool,
+}
+
+impl Bench<'_> {
+    /// What of each chain stands, where that is not all.
+    pub fn limits(&self, chains: &Chains) -> Limits {
+        let heads: Vec<(ChainId, u64)> = chains.heads().map(|(chain, _, seq, _)| (chain, seq)).collect();
+        let cuts: Limits =
+            chains.heads().map(|(chain, author, ..)| (chain, self.cut(chains, &chain, author))).collect();
+        let cut = |chain: &ChainId| cuts.get(chain).copied().unwrap_or(0);
+        if heads.iter().all(|(chain, seq)| cut(chain) >= *seq) {
+            return Limits::new();
+        }
+        let standing = chains.standing(cut);
+        let stands = |chain: &ChainId| standing.get(chain).copied().unwrap_or(0);
+        heads.iter().filter(|(chain, seq)| stands(chain) < *seq).map(|(chain, _)| (*chain, stands(chain))).collect()
+    }
+
+    /// The newest place of a chain that stands by its own right.
+    fn cut(&self, chains: &Chains, chain: &ChainId, author: DeviceId) -> u64 {
+        let mut last = chains.head(chain).0;
+        for right in chains.rights(chain).iter().rev() {
+            let inside = self.inside(chains, chain, author, right).min(last);
+            if inside >= right.first {
+                return inside;
+            }
+            last = right.first.saturating_sub(1);
+        }
+        0
+    }
+
+    /// How far the revocations that bind these grants let the chain stand.
+    fn inside(&self, chains: &Chains, chain: &ChainId, author: DeviceId, right: &Right) -> u64 {
+        let claim = Claim {
+            object: chains.object(),
+            device: author,
+            object_grant: right.object_grant,
+            device_grant: right.device_grant,
+            control: &[],
+        };
+        let Ok(judgement) = self.control.judge(&claim) else { return 0 };
+        let place = |head| chains.place(head).filter(|(of, _)| of == chain).map(|(_, seq)| seq);
+        let named = judgement.cuts.iter().map(|heads| heads.iter().filter_map(place).max().unwrap_or(0));
+        named.min().unwrap_or(u64::MAX)
+    }
+}
+
+impl Object {
+    /// How much of a chain stands.
+    pub(super) fn standing(&self, chain: &ChainId) -> u64 {
+        self.limits.get(chain).copied().unwrap_or(u64::MAX)
+    }
+
+    fn stands(&self, record: &Verified) -> bool {
+        record.header().seq <= self.standing(&record.chain())
+    }
+
+    /// Notes a record that does not stand.
+    fn quarantine(&mut self, record: &Verified, text: Option<&[u8]>) {
+        let (chain, seq, height) = (record.chain(), record.header().seq, record.header().height);
+        let is_feed = RecordKind::from_code(record.header().kind) == Some(RecordKind::Feed);
+        let room =
+            self.quarantined.values().map(|held| held.operations.len()).sum::<usize>() < limits::QUARANTINE_SHOWN;
+        let decoded = text.filter(|_| is_feed && room).and_then(|text| decode(text, chain, seq, height).ok());
+        let operations = decoded.unwrap_or_default().into_iter().map(Arc::new).collect();
+        let held = Quarantined { device: record.author(), chain, seq, operations };
+        self.quarantined.insert((chain, seq), held);
+    }
+}
+
+impl Replica {
+    /// Records of an object that do not stand, oldest first by chain.
+    pub fn quarantined(&self, object: ObjectId) -> impl Iterator<Item = &Quarantined> {
+        self.objects.get(&object).into_iter().flat_map(|state| state.quarantined.values())
+    }
+
+    /// Whether an object is being read again, so that what it shows is about to change.
+    pub fn is_judging(&self, object: ObjectId) -> bool {
+        self.objects.get(&object).is_some_and(|state| state.reread.is_some())
+    }
+
+    /// Judges everything held of an object again after its control logs grew.
+    pub(super) fn judge_again(&mut self, object: ObjectId) {
+        let Some(state) = self.objects.get(&object) else { return };
+        let limits = self.bench().limits(state.intake.chains());
+        if limits != state.limits {
+            self.take_limits(object, limits);
+        }
+    }
+
+    /// Merges the arrivals that stand; when with them others stand or stand no more, all is read again.
+    pub(super) fn merge_arrivals(&mut self, object: ObjectId, arrivals: &[Arrival], out: &mut Vec<Output>) {
+        let Some(state) = self.objects.get_mut(&object) else { return };
+        if let Some(reread) = &mut state.reread {
+            arrivals.iter().for_each(|arrival| reread.also(&arrival.record));
+        }
+        let all_stand = arrivals.iter().all(|arrival| arrival.standing == Standing::Stands);
+        if !state.limits.is_empty() || !all_stand {
+            let state = &self.objects[&object];
+            let limits = self.bench().limits(state.intake.chains());
+            if disturbs(state, &limits, arrivals) {
+                return self.take_limits(object, limits);
+            }
+            if let Some(state) = self.objects.get_mut(&object) {
+                state.limits = limits;
+            }
+        }
+        for arrival in arrivals {
+            self.apply(object, arrival, out);
+        }
+    }
+
+    /// Merges a record whose body is at hand, if it stands.
+    pub(super) fn apply(&mut self, object: ObjectId, arrival: &Arrival, out: &mut Vec<Output>) {
+        let Some(state) = self.objects.get_mut(&object) else { return };
+        let stands = state.stands(&arrival.record);
+        match &arrival.content {
+            Content::Text(text) if stands => self.merge_text(object, &arrival.record, text, out),
+            Content::Text(text) => state.quarantine(&arrival.record, Some(text)),
+            Content::Locked if stands => state.locked.push(arrival.record.clone()),
+            Content::Locked | Content::Void(_) if !stands => state.quarantine(&arrival.record, None),
+            Content::Locked => {}
+            Content::Void(error) => tracing::warn!(%error, "the body of a record cannot be read"),
+        }
+    }
+
+    /// Something stands that did not, or the other way round: all is to be merged anew.
+    fn take_limits(&mut self, object: ObjectId, limits: Limits) {
+        let Some(state) = self.objects.get_mut(&object) else { return };
+        state.limits = limits;
+        match &mut state.reread {
+            Some(reread) => reread.again = reread.asked,
+            None => state.reread = Some(Reread::default()),
+        }
+    }
+
+    /// Asks for all records of the objects that are to be merged anew, once all that is held of them is stored.
+    pub(super) fn ask_again(&mut self, out: &mut Vec<Output>) {
+        let is_stored = |object: &ObjectId| {
+            let mut unsaid = self.unsaid.values().flatten();
+            !unsaid.any(|said| matches!(said, Said::Record { object: of, .. } if of == object))
+        };
+        let is_due = |state: &Object| state.reread.as_ref().is_some_and(|reread| !reread.asked);
+        let due = self.objects.iter().filter(|(object, state)| is_due(state) && is_stored(object));
+        for object in due.map(|(object, _)| *object).collect::<Vec<_>>() {
+            let Some(state) = self.objects.get_mut(&object) else { continue };
+            let chains = state.intake.chains();
+            let whole = |(chain, _, last, _)| Range { chain, first: 1, last, after: Default::default() };
+            let ranges: Vec<Range> = chains.heads().map(whole).collect();
+            let places = chains.ordered(&ranges).filter_map(|id| chains.place(&id)).collect();
+            state.quarantined.clear();
+            state.locked.clear();
+            state.reread = Some(Reread { asked: true, ..Reread::default() });
+            if let Some(expected) = self.expected.get_mut(&object) {
+                expected.begin();
+            }
+            out.push(Output::Reread { object, places });
+        }
+    }
+
+    /// Records of an object that is read again, in the order asked for.
+    pub(super) fn reread(
+        &mut self,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        records: Vec<Vec<u8>>,
+        done: bool,
+        out: &mut Vec<Output>,
+    ) {
+        for bytes in records {
+            match Verified::trusted(bytes) {
+                Ok(record) => self.merge_again(object, &record),
+                Err(error) => tracing::warn!(%error, "a stored record cannot be read"),
+            }
+        }
+        let Some(reread) = self.objects.get_mut(&object).filter(|_| done).and_then(|state| state.reread.as_mut())
+        else {
+            return;
+        };
+        if reread.again {
+            *reread = Reread::default();
+            return;
+        }
+        for record in std::mem::take(&mut reread.late) {
+            self.merge_again(object, &record);
+        }
+        self.finish_reread(now, rng, object, out);
+    }
+
+    fn merge_again(&mut self, object: ObjectId, record: &Verified) {
+        let (chain, seq, height) = (record.chain(), record.header().seq, record.header().height);
+        let content = receive::open(record, self.keyring.key(object, record.header().epoch));
+        let own = chain == self.own_chain(object);
+        let Some(state) = self.objects.get_mut(&object) else { return };
+        let stands = state.stands(record);
+        let text = match content {
+            Content::Text(text) if stands => text,
+            Content::Text(text) => return state.quarantine(record, Some(&text)),
+            Content::Locked if stands => return state.locked.push(record.clone()),
+            Content::Locked | Content::Void(_) => return,
+        };
+        let (Some(reread), Some(context)) = (&mut state.reread, state.intake.chains().context(&record.id())) else {
+            return;
+        };
+        match RecordKind::from_code(record.header().kind) {
+            Some(RecordKind::Feed) => {
+                let Ok(operations) = decode(&text, chain, seq, height) else { return };
+                let operations: Vec<Arc<Operation>> = operations.into_iter().map(Arc::new).collect();
+                if let Some(expected) = self.expected.get_mut(&object) {
+                    expected.pass(&operations, own);
+                }
+                reread.feed.apply(&operations, |dot: &Dot| context.contains(&dot.chain, dot.seq));
+            }
+            Some(RecordKind::Graph) if object == ObjectId::from(self.mesh) => {
+                let actor = GraphActor::new(record.author(), object, record.header().incarnation);
+                let signed = graph::Signed { actor, seq: reread.graph.seq(actor) + 1, bytes: &text };
+                if let Err(error) = reread.graph.apply(signed) {
+                    tracing::warn!(%error, "a change of the graph is void");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn finish_reread(&mut self, now: Timestamp, rng: &mut impl CryptoRng, object: ObjectId, out: &mut Vec<Output>) {
+        let Some(state) = self.objects.get_mut(&object) else { return };
+        let Some(reread) = state.reread.take() else { return };
+        if object == ObjectId::from(self.mesh) {
+            self.graph = reread.graph;
+        } else if let Some(folder) = &mut state.folder {
+            folder.replace(reread.feed);
+        }
+        let held = state.quarantined.len();
+        out.push(Output::Event(Event::JudgedAgain { object, quarantined: held }));
+        self.remap_folder(object);
+        self.advance_folder(now, rng, object, out);
+    }
+}
+
+/// Whether new limits change what stands of what was held before these arrivals.
+fn disturbs(state: &Object, limits: &Limits, arrivals: &[Arrival]) -> bool {
+    state.intake.chains().heads().any(|(chain, _, head, _)| {
+        let came = arrivals.iter().filter(|arrival| arrival.record.chain() == chain);
+        let before = came.map(|arrival| arrival.record.header().seq - 1).min().unwrap_or(head);
+        let stands = limits.get(&chain).copied().unwrap_or(u64::MAX);
+        stands.min(before) != state.standing(&chain).min(before)
+    })
+}
+
+impl Reread {
+    /// Notes a record that came or was written while its object is read again.
+    pub fn also(&mut self, record: &Verified) {
+        self.late.push(record.clone());
+    }
+}
