@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use crate::api::types::{
     Cap, Device, Done, EventQuery, Folder, FolderAdd, FolderStatus, Join, JoinResult, LogEntry, PairEvent,
-    PairingOffer, Problem, Quarantined, RecoveryPhrase, RecoveryWord, Status,
+    PairingOffer, Problem, Quarantined, RecoveryPhrase, RecoveryUse, RecoveryWord, Status,
 };
 use events::Subscription;
 
@@ -139,6 +139,9 @@ pub trait NodeControl: Send + Sync + 'static {
     /// Compares words of the phrase (at least two, positions different) and wipes the root secret when all are right.
     fn recovery_confirm(&self, words: Vec<RecoveryWord>) -> impl Future<Output = Result<(), ResourceError>> + Send;
 
+    /// Makes this device an admin, or removes a device, by the word of the root.
+    fn recovery_use(&self, asked: RecoveryUse) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
     /// Events after `since`; `None` for new ones only. See [`events::EventLog::subscribe`].
     fn events(&self, since: Option<u64>) -> Subscription;
 
@@ -207,6 +210,7 @@ impl<N: NodeControl> Resources<N> {
             ["v1", "folders", name, "status"] => folders::status(node, &request, name).await?,
             ["v1", "recovery"] => recovery::phrase(node, &request).await?,
             ["v1", "recovery", "confirm"] => recovery::confirm(node, &request).await?,
+            ["v1", "recovery", "use"] => recovery::speak(node, &request).await?,
             ["v1", "events"] => return self.events(&request),
             _ => {
                 return Err(ResourceError::not_found(

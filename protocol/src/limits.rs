@@ -156,6 +156,8 @@ pub const RECORD_BODY_MIN: usize = 45;
 pub const RECORD_BODY_MAX: usize = RECORD_TEXT_MAX + RECORD_BODY_MIN;
 /// Bytes of a whole record: envelope, header, body and their framing.
 pub const RECORD: usize = RECORD_BODY_MAX + RECORD_HEADER_BODY + SIGNED_OVERHEAD + 16;
+/// Rotations of a mesh's root for which a recovery phrase is tried.
+pub const ROOT_ROTATIONS: u32 = 16;
 /// Operations of quarantined records that are kept to be shown, for one object.
 pub const QUARANTINE_SHOWN: usize = 1_000;
 /// Records of one object that wait for what they build on.

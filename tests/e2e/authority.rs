@@ -135,3 +135,36 @@ fn a_junior_does_not_remove_a_senior() {
     let (code, _) = laptop.mesh(&["device", "remove", "tablet", "--yes"]).expect_err("there is none");
     assert_eq!(code, 5);
 }
+
+#[test]
+fn the_phrase_takes_the_mesh_back_from_a_stolen_first_device() {
+    let (laptop, desktop) = (Device::start("laptop"), Device::start("desktop"));
+    laptop.pair(&desktop);
+    let at_laptop = laptop.add("Notes");
+    fs::write(at_laptop.join("note"), "of the owner").expect("written");
+    let at_desktop = desktop.get("Notes");
+    wait_equal(&at_laptop, &at_desktop);
+    let words = laptop.mesh(&["recovery", "write"]).expect("the phrase is there")["words"].clone();
+    let words: Vec<String> = serde_json::from_value(words).expect("words");
+    let phrase = words.join(" ");
+
+    let other = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+    let (code, said) = desktop.mesh_reading(&["recovery", "use"], other).expect_err("another mesh's phrase");
+    assert!(code == 4 && said.contains("does not own"), "{code} {said}");
+    let (_, said) = desktop.mesh_reading(&["recovery", "use"], "twelve wrong words").expect_err("no phrase");
+    assert!(said.contains("not a recovery phrase"), "{said}");
+
+    desktop.mesh_reading(&["recovery", "use", "--remove", "laptop"], &phrase).expect("the root is senior to all");
+    desktop.mesh_reading(&["recovery", "use"], &phrase).expect("the root grants");
+    assert_eq!((role(&desktop, "laptop"), role(&desktop, "desktop")), (None, Some("admin".into())));
+    assert!(!desktop.log().contains(&words[..2].join(" ")), "the phrase is in the log");
+
+    let tablet = Device::start("tablet");
+    desktop.pair(&tablet);
+    let at_tablet = tablet.get("Notes");
+    wait_equal(&at_desktop, &at_tablet);
+    fs::write(at_laptop.join("thief"), "of the thief").expect("written");
+    fs::write(at_desktop.join("new"), "of the owner").expect("written");
+    wait_equal(&at_desktop, &at_tablet);
+    assert!(at_tablet.join("note").exists() && !at_tablet.join("thief").exists() && !at_laptop.join("new").exists());
+}

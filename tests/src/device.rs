@@ -112,15 +112,24 @@ impl Device {
     }
 
     /// Runs a command and gives everything about how it ended.
-    pub fn command(&self, arguments: &[&str]) -> Output {
+    pub fn command(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = Command::new(programs().join("mesh"));
-        command.arg("--home").arg(self.home()).arg("--json").args(arguments).stdin(Stdio::null());
-        command.output().expect("the program mesh is built")
+        command.arg("--home").arg(self.home()).arg("--json").args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().expect("the program mesh is built");
+        // A command that reads nothing may have ended before.
+        let _ = io::Write::write_all(&mut process.stdin.take().expect("a pipe"), input.as_bytes());
+        process.wait_with_output().expect("the program ends")
     }
 
     /// Runs a command; the JSON that it prints, or exit code and what it says.
     pub fn mesh(&self, arguments: &[&str]) -> Result<Value, (i32, String)> {
-        let output = self.command(arguments);
+        self.mesh_reading(arguments, "")
+    }
+
+    /// The same, with something to read on standard input.
+    pub fn mesh_reading(&self, arguments: &[&str], input: &str) -> Result<Value, (i32, String)> {
+        let output = self.command(arguments, input);
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err((output.status.code().unwrap_or(-1), said));

@@ -343,6 +343,26 @@ pub struct RecoveryConfirm {
     pub words: Vec<RecoveryWord>,
 }
 
+/// `POST /v1/recovery/use`: speak with the root's word, which the whole phrase gives.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryUse {
+    /// The phrase: its words with spaces between them.
+    pub phrase: String,
+    /// Name or id of a device to remove. Without it, the device that answers becomes an admin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remove: Option<String>,
+    /// Whether nothing that the removed device wrote stands, but what others have built on.
+    #[serde(default)]
+    pub void: bool,
+}
+
+impl Drop for RecoveryUse {
+    fn drop(&mut self) {
+        self.phrase.zeroize();
+    }
+}
+
 /// A word of the phrase.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

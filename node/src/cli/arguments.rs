@@ -87,7 +87,7 @@ pub(super) enum Command {
     /// Show what happens, as it happens
     #[command(after_help = "Examples:\n  mesh watch\n  mesh watch --since 0 --json")]
     Watch(Watch),
-    /// The phrase that owns your mesh: write it down; a later version restores the mesh from it
+    /// The phrase that owns your mesh: write it down, and use it when a device is lost
     #[command(subcommand, after_help = "Examples:\n  mesh recovery write\n  mesh recovery confirm")]
     Recovery(Recovery),
     /// Show it all on this machine: two devices in temporary homes, one folder
@@ -277,6 +277,18 @@ pub(super) enum Recovery {
     /// Prove that it is written down; its secret is then wiped from this device
     #[command(after_help = "Examples:\n  mesh recovery confirm\n  mesh recovery confirm --words 3:river,17:stone")]
     Confirm(RecoveryConfirm),
+    /// Type the phrase to make this device an admin, or to remove a device that no other can remove
+    #[command(
+        after_help = "Examples:\n  mesh recovery use\n  mesh recovery use --remove stolen-laptop\n  mesh recovery use --remove stolen-laptop --void"
+    )]
+    Use {
+        /// Remove this device instead
+        #[arg(long, value_name = "NAME")]
+        remove: Option<String>,
+        /// Let nothing that it wrote stand, but what other devices have built on
+        #[arg(long, requires = "remove")]
+        void: bool,
+    },
 }
 
 #[derive(Debug, Args)]

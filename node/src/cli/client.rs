@@ -22,7 +22,7 @@ use super::error::{CliError, Exit};
 use crate::api::types::{
     Cap, Device, DeviceRemove, DeviceRole, Done, Event, Folder, FolderAdd, FolderGet, FolderStatus, Join, JoinResult,
     LogEntry, PairConfirm, PairOpen, PairPoll, PairingOffer, Problem, Quarantined, RecoveryConfirm, RecoveryPhrase,
-    Status,
+    RecoveryUse, Status,
 };
 
 /// How long a node may take for an ordinary answer; it hashes no file while a request waits.
@@ -146,6 +146,11 @@ impl Client {
     /// `POST /v1/recovery/confirm`
     pub async fn recovery_confirm(&self, confirm: &RecoveryConfirm) -> Result<Done, CliError> {
         self.call(Verb::Post, &["v1", "recovery", "confirm"], confirm, ANSWER_MAX).await
+    }
+
+    /// `POST /v1/recovery/use`
+    pub async fn recovery_use(&self, asked: &RecoveryUse) -> Result<Done, CliError> {
+        self.call(Verb::Post, &["v1", "recovery", "use"], asked, ANSWER_MAX).await
     }
 
     /// `GET /v1/events`; events after id `since`, `None` for new ones only.

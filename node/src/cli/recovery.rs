@@ -1,4 +1,4 @@
-//! `mesh recovery write` and `mesh recovery confirm`.
+//! `mesh recovery write`, `confirm` and `use`.
 
 use std::{
     collections::hash_map::RandomState,
@@ -11,7 +11,7 @@ use super::{
     error::{CliError, Exit},
     pair::read_line,
 };
-use crate::api::types::{RecoveryConfirm, RecoveryWord};
+use crate::api::types::{RecoveryConfirm, RecoveryUse, RecoveryWord};
 
 /// Words in a line of the phrase as it is shown.
 const WORDS_IN_A_LINE: usize = 4;
@@ -20,6 +20,7 @@ pub(super) async fn recovery(context: &mut Context, command: Recovery) -> Result
     match command {
         Recovery::Write => write(context).await,
         Recovery::Confirm(confirm) => self::confirm(context, &confirm.words).await,
+        Recovery::Use { remove, void } => speak(context, remove, void).await,
     }
 }
 
@@ -36,6 +37,23 @@ async fn write(context: &mut Context) -> Result<(), CliError> {
         context.screen.line(format!("  {}", cells.join("").trim_end()))?;
     }
     context.screen.line("Then wipe the secret from this device: mesh recovery confirm")
+}
+
+/// Speaks with the root's word. The phrase comes by standard input, never by the command line, where others may read.
+async fn speak(context: &mut Context, remove: Option<String>, void: bool) -> Result<(), CliError> {
+    if !context.screen.json {
+        context.screen.ask("The twelve words of the phrase:")?;
+    }
+    let phrase = read_line().await?;
+    let asked = RecoveryUse { phrase: phrase.trim().to_owned(), remove, void };
+    let done = context.client.recovery_use(&asked).await?;
+    if context.screen.json {
+        return context.screen.value(&done);
+    }
+    context.screen.line(match &asked.remove {
+        Some(name) => format!("{name} is removed, and nobody but the phrase can bring it back."),
+        None => "This device is an admin now, senior to all that another device let in.".to_owned(),
+    })
 }
 
 async fn confirm(context: &mut Context, given: &[String]) -> Result<(), CliError> {

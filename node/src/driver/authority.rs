@@ -1,9 +1,10 @@
 //! Who may do what, asked and changed by people: removing and promoting devices, and what the logs say.
 
 use meshwork_protocol::{
-    control::{Act, Control, Role, Statement},
+    control::{self, Act, Control, Role, Statement},
     id::{DeviceId, MeshId, ObjectId},
     key::PublicKey,
+    phrase::Phrase,
 };
 use meshwork_replica::{
     feed::Operation,
@@ -12,12 +13,23 @@ use meshwork_replica::{
 
 use super::{
     Driver,
-    command::{internal, no_mesh},
+    command::{Reply, answer, internal, no_mesh},
 };
 use crate::{
-    api::types::{Cap, Device, LogEntry, Quarantined},
+    api::types::{Cap, Device, LogEntry, Quarantined, RecoveryUse},
     resource::ResourceError,
 };
+
+/// What is asked about authority.
+pub(crate) enum Ask {
+    Remove { name: String, void: bool, reply: Reply<()> },
+    Promote { name: String, reply: Reply<()> },
+    UsePhrase { asked: RecoveryUse, reply: Reply<()> },
+    Log(Reply<Vec<LogEntry>>),
+    DevicesAsOf { number: u64, reply: Reply<Vec<Device>> },
+    Caps(Reply<Vec<Cap>>),
+    Quarantine(Reply<Vec<Quarantined>>),
+}
 
 /// The word for a role in a mesh.
 pub(super) fn role_name(role: Role) -> &'static str {
@@ -29,8 +41,20 @@ pub(super) fn role_name(role: Role) -> &'static str {
 }
 
 impl Driver {
+    pub(super) fn on_authority(&mut self, ask: Ask) {
+        match ask {
+            Ask::Remove { name, void, reply } => answer(reply, self.device_remove(&name, void)),
+            Ask::Promote { name, reply } => answer(reply, self.device_promote(&name)),
+            Ask::UsePhrase { asked, reply } => answer(reply, self.recovery_use(&asked)),
+            Ask::Log(reply) => answer(reply, Ok(self.control_log())),
+            Ask::DevicesAsOf { number, reply } => answer(reply, self.devices_as_of(number)),
+            Ask::Caps(reply) => answer(reply, Ok(self.caps())),
+            Ask::Quarantine(reply) => answer(reply, Ok(self.quarantine())),
+        }
+    }
+
     /// Removes a device from the mesh.
-    pub(super) fn device_remove(&mut self, name: &str, void: bool) -> Result<(), ResourceError> {
+    fn device_remove(&mut self, name: &str, void: bool) -> Result<(), ResourceError> {
         let device = self.find_device(name)?;
         let said = self.name_of(device);
         self.change_device(|replica, rng| replica.remove_device(rng, device, void)).map_err(|error| match error {
@@ -45,7 +69,7 @@ impl Driver {
     }
 
     /// Makes a device an admin.
-    pub(super) fn device_promote(&mut self, name: &str) -> Result<(), ResourceError> {
+    fn device_promote(&mut self, name: &str) -> Result<(), ResourceError> {
         let device = self.find_device(name)?;
         self.change_device(|replica, _| replica.promote_device(device)).map_err(|error| match error {
             AuthorError::Author(_) => ResourceError::new(
@@ -54,6 +78,34 @@ impl Driver {
                 "Only an admin can make another device an admin.",
                 "Do it on a device that `mesh devices` shows as an admin.",
             ),
+            error => internal(error),
+        })
+    }
+
+    /// Makes this device an admin, or removes one, by the word of the root.
+    fn recovery_use(&mut self, asked: &RecoveryUse) -> Result<(), ResourceError> {
+        let phrase = Phrase::parse(&asked.phrase).map_err(|error| {
+            ResourceError::new(
+                422,
+                "wrong_words",
+                format!("This is not a recovery phrase: {error}."),
+                "Type the twelve words in their order; nothing was done.",
+            )
+        })?;
+        let removed = asked.remove.as_deref().map(|name| self.find_device(name)).transpose()?;
+        let (seed, void) = (phrase.seed(), asked.void);
+        let done = self.change_device(|replica, rng| match removed {
+            Some(device) => replica.remove_by_root(rng, &seed, device, void),
+            None => replica.promote_by_root(&seed),
+        });
+        done.map_err(|error| match error {
+            AuthorError::Author(control::AuthorError::NotRoot) => ResourceError::new(
+                403,
+                "not_root",
+                "This phrase does not own this mesh.",
+                "Look for the paper of this mesh; if there were two phrases, the mesh may be frozen.",
+            ),
+            AuthorError::NotMember => no_mesh(),
             error => internal(error),
         })
     }
@@ -95,7 +147,7 @@ impl Driver {
     }
 
     /// Everything said in the control logs, the mesh's first.
-    pub(super) fn control_log(&self) -> Vec<LogEntry> {
+    fn control_log(&self) -> Vec<LogEntry> {
         let Some(replica) = &self.replica else { return Vec::new() };
         let mut entries = Vec::new();
         for object in self.logs_of(replica) {
@@ -117,7 +169,7 @@ impl Driver {
     }
 
     /// The devices of the mesh as they were after the first `number` statements of its log.
-    pub(super) fn devices_as_of(&self, number: u64) -> Result<Vec<Device>, ResourceError> {
+    fn devices_as_of(&self, number: u64) -> Result<Vec<Device>, ResourceError> {
         let replica = self.replica.as_ref().ok_or_else(no_mesh)?;
         let count = usize::try_from(number).unwrap_or(usize::MAX);
         let then = replica.control().as_of(replica.mesh_id().into(), count);
@@ -136,7 +188,7 @@ impl Driver {
     }
 
     /// All grants, of the mesh first.
-    pub(super) fn caps(&self) -> Vec<Cap> {
+    fn caps(&self) -> Vec<Cap> {
         let Some(replica) = &self.replica else { return Vec::new() };
         let mut caps = Vec::new();
         for object in self.logs_of(replica) {
@@ -167,7 +219,7 @@ impl Driver {
     }
 
     /// Records that are held and do not stand.
-    pub(super) fn quarantine(&self) -> Vec<Quarantined> {
+    fn quarantine(&self) -> Vec<Quarantined> {
         let Some(replica) = &self.replica else { return Vec::new() };
         let mut held = Vec::new();
         for object in self.folder_ids() {

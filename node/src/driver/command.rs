@@ -10,11 +10,11 @@ use meshwork_replica::{
 };
 use tokio::sync::oneshot;
 
-use super::{Driver, home, pairing::PairInput};
+use super::{Driver, authority, home, pairing::PairInput};
 use crate::{
     api::types::{
-        Cap, Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, LogEntry, PairEvent, PairingOffer,
-        Peer, Quarantined, RecoveryPhrase, RecoveryWord, Status,
+        Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, PairEvent, PairingOffer, Peer,
+        RecoveryPhrase, RecoveryWord, Status,
     },
     disk::root::{FolderRoot, NewFolderError, check_new},
     resource::{KEY_NOT_HERE, ResourceError},
@@ -31,12 +31,7 @@ pub(crate) enum Command {
     PairCancel(Reply<()>),
     Join { join: Join, reply: Reply<JoinResult> },
     Devices(Reply<Vec<Device>>),
-    DeviceRemove { name: String, void: bool, reply: Reply<()> },
-    DevicePromote { name: String, reply: Reply<()> },
-    Log(Reply<Vec<LogEntry>>),
-    DevicesAsOf { number: u64, reply: Reply<Vec<Device>> },
-    Caps(Reply<Vec<Cap>>),
-    Quarantine(Reply<Vec<Quarantined>>),
+    Authority(authority::Ask),
     FolderAdd { add: FolderAdd, reply: Reply<Folder> },
     FolderGet { name: String, path: PathBuf, reply: Reply<Folder> },
     Folders(Reply<Vec<Folder>>),
@@ -47,7 +42,7 @@ pub(crate) enum Command {
 }
 
 /// Answers; whoever asked may have gone meanwhile.
-fn answer<T>(reply: Reply<T>, result: Result<T, ResourceError>) {
+pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, ResourceError>) {
     let _ = reply.send(result);
 }
 
@@ -70,30 +65,7 @@ impl Driver {
                 let devices = self.devices();
                 answer(reply, Ok(devices));
             }
-            Command::DeviceRemove { name, void, reply } => {
-                let removed = self.device_remove(&name, void);
-                answer(reply, removed);
-            }
-            Command::DevicePromote { name, reply } => {
-                let promoted = self.device_promote(&name);
-                answer(reply, promoted);
-            }
-            Command::Log(reply) => {
-                let log = self.control_log();
-                answer(reply, Ok(log));
-            }
-            Command::DevicesAsOf { number, reply } => {
-                let devices = self.devices_as_of(number);
-                answer(reply, devices);
-            }
-            Command::Caps(reply) => {
-                let caps = self.caps();
-                answer(reply, Ok(caps));
-            }
-            Command::Quarantine(reply) => {
-                let held = self.quarantine();
-                answer(reply, Ok(held));
-            }
+            Command::Authority(ask) => self.on_authority(ask),
             Command::FolderAdd { add, reply } => {
                 let added = self.folder_add(add);
                 answer(reply, added);

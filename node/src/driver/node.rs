@@ -6,12 +6,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Event,
+    authority::Ask,
     command::{Command, Reply},
 };
 use crate::{
     api::types::{
         Cap, Device, Folder, FolderAdd, FolderStatus, Join, JoinResult, LogEntry, PairEvent, PairingOffer, Quarantined,
-        RecoveryPhrase, RecoveryWord, Status,
+        RecoveryPhrase, RecoveryUse, RecoveryWord, Status,
     },
     resource::{
         NodeControl, ResourceError,
@@ -71,27 +72,27 @@ impl NodeControl for Node {
     }
 
     async fn device_remove(&self, name_or_id: String, void: bool) -> Result<(), ResourceError> {
-        self.ask(|reply| Command::DeviceRemove { name: name_or_id, void, reply }).await
+        self.ask(|reply| Command::Authority(Ask::Remove { name: name_or_id, void, reply })).await
     }
 
     async fn device_promote(&self, name_or_id: String) -> Result<(), ResourceError> {
-        self.ask(|reply| Command::DevicePromote { name: name_or_id, reply }).await
+        self.ask(|reply| Command::Authority(Ask::Promote { name: name_or_id, reply })).await
     }
 
     async fn control_log(&self) -> Result<Vec<LogEntry>, ResourceError> {
-        self.ask(Command::Log).await
+        self.ask(|reply| Command::Authority(Ask::Log(reply))).await
     }
 
     async fn devices_as_of(&self, number: u64) -> Result<Vec<Device>, ResourceError> {
-        self.ask(|reply| Command::DevicesAsOf { number, reply }).await
+        self.ask(|reply| Command::Authority(Ask::DevicesAsOf { number, reply })).await
     }
 
     async fn caps(&self) -> Result<Vec<Cap>, ResourceError> {
-        self.ask(Command::Caps).await
+        self.ask(|reply| Command::Authority(Ask::Caps(reply))).await
     }
 
     async fn quarantine(&self) -> Result<Vec<Quarantined>, ResourceError> {
-        self.ask(Command::Quarantine).await
+        self.ask(|reply| Command::Authority(Ask::Quarantine(reply))).await
     }
 
     async fn folder_add(&self, add: FolderAdd) -> Result<Folder, ResourceError> {
@@ -116,6 +117,10 @@ impl NodeControl for Node {
 
     async fn recovery_confirm(&self, words: Vec<RecoveryWord>) -> Result<(), ResourceError> {
         self.ask(|reply| Command::RecoveryConfirm { words, reply }).await
+    }
+
+    async fn recovery_use(&self, asked: RecoveryUse) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::Authority(Ask::UsePhrase { asked, reply })).await
     }
 
     fn events(&self, since: Option<u64>) -> Subscription {

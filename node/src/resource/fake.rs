@@ -16,7 +16,7 @@ use super::{
 };
 use crate::api::types::{
     Cap, Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, LogEntry, PairEvent, PairingOffer,
-    Quarantined, RecoveryPhrase, RecoveryWord, Status,
+    Quarantined, RecoveryPhrase, RecoveryUse, RecoveryWord, Status,
 };
 
 pub(crate) const DEVICE: &str = "d1d1d1d1";
@@ -200,6 +200,10 @@ impl NodeControl for FakeNode {
         }
         self.state().wiped = true;
         Ok(())
+    }
+
+    async fn recovery_use(&self, asked: RecoveryUse) -> Result<(), ResourceError> {
+        asked.remove.as_deref().map_or(Ok(()), known)
     }
 
     fn events(&self, since: Option<u64>) -> Subscription {

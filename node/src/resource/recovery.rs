@@ -1,11 +1,11 @@
-//! `/v1/recovery` and `/v1/recovery/confirm`.
+//! `/v1/recovery`, `/v1/recovery/confirm` and `/v1/recovery/use`.
 
 use std::collections::BTreeSet;
 
 use meshwork_protocol::resource::{Request, Response, Verb};
 
 use super::{NodeControl, ResourceError, answer, body, done, wrong_verb};
-use crate::api::types::RecoveryConfirm;
+use crate::api::types::{RecoveryConfirm, RecoveryUse};
 
 /// Words that must be told to prove that the phrase was written down.
 const WORDS_MIN: usize = 2;
@@ -34,6 +34,17 @@ pub(super) async fn confirm<N: NodeControl>(node: &N, request: &Request) -> Resu
                 ));
             }
             node.recovery_confirm(words).await?;
+            Ok(done(200))
+        }
+        _ => Err(wrong_verb(request)),
+    }
+}
+
+pub(super) async fn speak<N: NodeControl>(node: &N, request: &Request) -> Result<Response, ResourceError> {
+    match request.verb() {
+        Verb::Post => {
+            let asked: RecoveryUse = body(request)?;
+            node.recovery_use(asked).await?;
             Ok(done(200))
         }
         _ => Err(wrong_verb(request)),

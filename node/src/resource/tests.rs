@@ -53,6 +53,7 @@ async fn every_resource_answers() {
             200,
         ),
         (Verb::Get, "/v1/recovery", "", 410),
+        (Verb::Post, "/v1/recovery/use", r#"{"phrase":"army","remove":"desktop","void":true}"#, 200),
         (Verb::Get, "/v1/events", r#"{"since":0}"#, 200),
         (Verb::Post, "/v1/shutdown", "", 202),
     ];
@@ -77,6 +78,7 @@ async fn what_cannot_be_done_is_an_answer_with_two_sentences() {
         (Verb::Delete, "/v1/devices/desktop", r#"{"keep":1}"#, 400, "bad_request"),
         (Verb::Put, "/v1/devices/desktop", r#"{"role":"king"}"#, 400, "bad_request"),
         (Verb::Get, "/v1/log/last", "", 400, "bad_request"),
+        (Verb::Post, "/v1/recovery/use", r#"{"words":["army"]}"#, 400, "bad_request"),
         (Verb::Post, "/v1/events", "", 405, "wrong_verb"),
         (Verb::Post, "/v1/pairing", r#"{"yes":1}"#, 400, "bad_request"),
         (Verb::Post, "/v1/pairing", r#"{"sure":true}"#, 400, "bad_request"),

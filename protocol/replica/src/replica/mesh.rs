@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use meshwork_protocol::{
-    control::{Act, Role},
+    control::{self, Act, Role},
     id::{DeviceId, ObjectId, RecordId},
-    key::Signed,
+    key::{RootKey, Signed},
+    limits,
     seal::SealPublic,
 };
 use rand_core::CryptoRng;
@@ -67,6 +68,41 @@ impl Replica {
         Ok(out)
     }
 
+    /// Makes this device an admin by the word of the mesh's root, whose recovery seed is given.
+    pub fn promote_by_root(&mut self, seed: &[u8; 64]) -> Result<Vec<Output>, AuthorError> {
+        let mut out = Vec::new();
+        let own = self.device.device_id();
+        let seen = self.control.revocations(self.mesh.into(), own.into());
+        self.author_as_root(seed, &Act::Grant { to: own.into(), role: Role::Own, seen })?;
+        self.persist_signed(&mut out);
+        Ok(out)
+    }
+
+    /// Removes a device by the word of the root, whoever it is senior to.
+    pub fn remove_by_root(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        seed: &[u8; 64],
+        device: DeviceId,
+        void: bool,
+    ) -> Result<Vec<Output>, AuthorError> {
+        let act = self.revocation_of(rng, device, void);
+        self.author_as_root(seed, &act)?;
+        self.finish_removal(rng, device)
+    }
+
+    fn author_as_root(&mut self, seed: &[u8; 64], act: &Act) -> Result<(), AuthorError> {
+        let mut refused = control::AuthorError::NotRoot;
+        for index in 0..=limits::ROOT_ROTATIONS {
+            match self.control.sign_root(&RootKey::from_seed(seed, index), self.mesh, act.clone()) {
+                Ok(signed) => return self.adopt_own(self.mesh.into(), signed),
+                Err(control::AuthorError::NotRoot) => {}
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused.into())
+    }
+
     /// Removes a device from the mesh. What it wrote up to now, as far as it is held here, stands; with `void`
     /// nothing of it stands but what others have built on. In the same batch come new keys for everything that it
     /// could read.
@@ -76,15 +112,25 @@ impl Replica {
         device: DeviceId,
         void: bool,
     ) -> Result<Vec<Output>, AuthorError> {
-        let mut out = Vec::new();
         if device == self.device.device_id() || !self.control.may_remove(self.mesh, self.device.device_id(), device) {
             return Err(AuthorError::NotSenior);
         }
+        let act = self.revocation_of(rng, device, void);
+        self.author_act(self.mesh.into(), act)?;
+        self.finish_removal(rng, device)
+    }
+
+    fn revocation_of(&self, rng: &mut impl CryptoRng, device: DeviceId, void: bool) -> Act {
         let mut act = self.control.revocation(rng, device, &self.newest_of(device));
         if let (Act::Revoke { cuts, .. }, true) = (&mut act, void) {
             cuts.clear();
         }
-        self.author_act(self.mesh.into(), act)?;
+        act
+    }
+
+    /// New keys for everything that a removed device could read, as far as this device may make them.
+    fn finish_removal(&mut self, rng: &mut impl CryptoRng, device: DeviceId) -> Result<Vec<Output>, AuthorError> {
+        let mut out = Vec::new();
         let objects: Vec<ObjectId> = self.objects.keys().copied().collect();
         for object in &objects {
             // An object whose key has not come here yet is given a new one by somebody who has it.

@@ -277,13 +277,16 @@ impl Replica {
     fn finish_reread(&mut self, now: Timestamp, rng: &mut impl CryptoRng, object: ObjectId, out: &mut Vec<Output>) {
         let Some(state) = self.objects.get_mut(&object) else { return };
         let Some(reread) = state.reread.take() else { return };
-        if object == ObjectId::from(self.mesh) {
-            self.graph = reread.graph;
-        } else if let Some(folder) = &mut state.folder {
+        let quarantined = state.quarantined.len();
+        if let Some(folder) = &mut state.folder {
             folder.replace(reread.feed);
         }
-        let held = state.quarantined.len();
-        out.push(Output::Event(Event::JudgedAgain { object, quarantined: held }));
+        if object == ObjectId::from(self.mesh) {
+            self.graph = reread.graph;
+            let named: Vec<ObjectId> = self.graph.objects().into_keys().collect();
+            named.into_iter().for_each(|object| self.know_object(object, out));
+        }
+        out.push(Output::Event(Event::JudgedAgain { object, quarantined }));
         self.remap_folder(object);
         self.advance_folder(now, rng, object, out);
     }
