@@ -22,7 +22,10 @@ use super::{
     error::{CliError, Exit},
     screen::{bytes, count, time_of_day},
 };
-use crate::api::types::{Event, FolderAdd, Join, PairEvent};
+use crate::{
+    api::types::{Event, FolderAdd, Join, PairEvent},
+    resource::KEY_NOT_HERE,
+};
 use device::Device;
 use tree::Tree;
 
@@ -148,11 +151,13 @@ async fn first_sync(context: &mut Context, laptop: &Device, desktop: &Device) ->
     let path = device::text(&laptop.folder)?;
     laptop.client.folder_add(&FolderAdd { path, title: Some(TITLE.to_owned()) }).await?;
     let path = device::text(&desktop.folder)?;
-    // The folder's name reaches the other device with the first records.
+    // The folder's name and its key reach the other device with the first records.
     within(STEP_MAX, "the folder is known on the other device", async {
         loop {
             match desktop.client.folder_get(TITLE, &path).await {
-                Err(error) if error.exit == Exit::NotFound => tokio::time::sleep(TREE_LOOK).await,
+                Err(error) if error.exit == Exit::NotFound || error.code == KEY_NOT_HERE => {
+                    tokio::time::sleep(TREE_LOOK).await
+                }
                 other => return other,
             }
         }

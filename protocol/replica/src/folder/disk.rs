@@ -40,6 +40,9 @@ pub struct Disk {
     base: DiskBase,
     job: Job,
     dirty: BTreeSet<Path>,
+    /// All directories are to be looked at: those that there are when the look begins, for work that goes on may
+    /// still bring new ones.
+    everywhere: bool,
     again: Option<(Timestamp, BTreeSet<Path>)>,
     queue: Queue,
     /// Nothing has changed since a plan found nothing to do.
@@ -56,6 +59,7 @@ impl Disk {
             base,
             job: Job::None,
             dirty: BTreeSet::from([Path::new()]),
+            everywhere: false,
             again: None,
             queue: Queue::default(),
             fruitless: false,
@@ -135,9 +139,18 @@ impl Disk {
     }
 
     pub fn look_everywhere(&mut self) {
-        let view = self.base.map().view();
-        self.dirty.extend(view.nodes().map(|node| view.path_of(node)));
+        self.everywhere = true;
         self.dirty.insert(Path::new());
+    }
+
+    /// The directories that are to be looked at now.
+    fn take_dirty(&mut self) -> BTreeSet<Path> {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        if std::mem::take(&mut self.everywhere) {
+            let view = self.base.map().view();
+            dirty.extend(view.nodes().map(|node| view.path_of(node)));
+        }
+        dirty
     }
 
     /// Looks into directories that were moved and all below them: what changed there just before may be
@@ -171,7 +184,7 @@ impl Disk {
                 break;
             }
             if !self.dirty.is_empty() {
-                let mut round = Round::new(std::mem::take(&mut self.dirty));
+                let mut round = Round::new(self.take_dirty());
                 out.push(Output::List(round.next_listings()));
                 self.job = Job::List(round);
             } else if self.stopped.is_none() && self.queue.is_ready() && !self.fruitless {
