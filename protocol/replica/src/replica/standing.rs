@@ -106,17 +106,24 @@ impl Object {
         record.header().seq <= self.standing(&record.chain())
     }
 
-    /// Notes a record that does not stand.
-    fn quarantine(&mut self, record: &Verified, text: Option<&[u8]>) {
-        let (chain, seq, height) = (record.chain(), record.header().seq, record.header().height);
-        let is_feed = RecordKind::from_code(record.header().kind) == Some(RecordKind::Feed);
-        let room =
-            self.quarantined.values().map(|held| held.operations.len()).sum::<usize>() < limits::QUARANTINE_SHOWN;
-        let decoded = text.filter(|_| is_feed && room).and_then(|text| decode(text, chain, seq, height).ok());
-        let operations = decoded.unwrap_or_default().into_iter().map(Arc::new).collect();
-        let held = Quarantined { device: record.author(), chain, seq, operations };
-        self.quarantined.insert((chain, seq), held);
+    /// Notes a record that does not stand, with what it would have changed.
+    fn quarantine(&mut self, record: &Verified, mut operations: Vec<Arc<Operation>>) {
+        let (chain, seq) = (record.chain(), record.header().seq);
+        if self.quarantined.values().map(|held| held.operations.len()).sum::<usize>() >= limits::QUARANTINE_SHOWN {
+            operations.clear();
+        }
+        self.quarantined.insert((chain, seq), Quarantined { device: record.author(), chain, seq, operations });
     }
+}
+
+/// The operations of a record of a feed; none where it has none, or does not decode.
+fn operations(record: &Verified, text: &[u8]) -> Vec<Arc<Operation>> {
+    let header = record.header();
+    if RecordKind::from_code(header.kind) != Some(RecordKind::Feed) {
+        return Vec::new();
+    }
+    let decoded = decode(text, record.chain(), header.seq, header.height);
+    decoded.unwrap_or_default().into_iter().map(Arc::new).collect()
 }
 
 impl Replica {
@@ -147,7 +154,7 @@ impl Replica {
         }
         let all_stand = arrivals.iter().all(|arrival| arrival.standing == Standing::Stands);
         if !state.limits.is_empty() || !all_stand {
-            let state = &self.objects[&object];
+            let Some(state) = self.objects.get(&object) else { return };
             let limits = self.bench().limits(state.intake.chains());
             if disturbs(state, &limits, arrivals) {
                 return self.take_limits(object, limits);
@@ -167,9 +174,9 @@ impl Replica {
         let stands = state.stands(&arrival.record);
         match &arrival.content {
             Content::Text(text) if stands => self.merge_text(object, &arrival.record, text, out),
-            Content::Text(text) => state.quarantine(&arrival.record, Some(text)),
+            Content::Text(text) => state.quarantine(&arrival.record, operations(&arrival.record, text)),
             Content::Locked if stands => state.locked.push(arrival.record.clone()),
-            Content::Locked | Content::Void(_) if !stands => state.quarantine(&arrival.record, None),
+            Content::Locked | Content::Void(_) if !stands => state.quarantine(&arrival.record, Vec::new()),
             Content::Locked => {}
             Content::Void(error) => tracing::warn!(%error, "the body of a record cannot be read"),
         }
@@ -240,37 +247,35 @@ impl Replica {
     }
 
     fn merge_again(&mut self, object: ObjectId, record: &Verified) {
-        let (chain, seq, height) = (record.chain(), record.header().seq, record.header().height);
         let content = receive::open(record, self.keyring.key(object, record.header().epoch));
-        let own = chain == self.own_chain(object);
+        let own = record.chain() == self.own_chain(object);
         let Some(state) = self.objects.get_mut(&object) else { return };
         let stands = state.stands(record);
         let text = match content {
-            Content::Text(text) if stands => text,
-            Content::Text(text) => return state.quarantine(record, Some(&text)),
+            Content::Text(text) => text,
             Content::Locked if stands => return state.locked.push(record.clone()),
+            Content::Locked | Content::Void(_) if !stands => return state.quarantine(record, Vec::new()),
             Content::Locked | Content::Void(_) => return,
         };
+        let operations = operations(record, &text);
+        if let Some(expected) = self.expected.get_mut(&object) {
+            // Also what does not stand: the disk may still show it, and then it is not the user's work.
+            expected.pass(&operations, own);
+        }
+        if !stands {
+            return state.quarantine(record, operations);
+        }
         let (Some(reread), Some(context)) = (&mut state.reread, state.intake.chains().context(&record.id())) else {
             return;
         };
-        match RecordKind::from_code(record.header().kind) {
-            Some(RecordKind::Feed) => {
-                let Ok(operations) = decode(&text, chain, seq, height) else { return };
-                let operations: Vec<Arc<Operation>> = operations.into_iter().map(Arc::new).collect();
-                if let Some(expected) = self.expected.get_mut(&object) {
-                    expected.pass(&operations, own);
-                }
-                reread.feed.apply(&operations, |dot: &Dot| context.contains(&dot.chain, dot.seq));
+        reread.feed.apply(&operations, |dot: &Dot| context.contains(&dot.chain, dot.seq));
+        let is_graph = RecordKind::from_code(record.header().kind) == Some(RecordKind::Graph);
+        if is_graph && object == ObjectId::from(self.mesh) {
+            let actor = GraphActor::new(record.author(), object, record.header().incarnation);
+            let signed = graph::Signed { actor, seq: reread.graph.seq(actor) + 1, bytes: &text };
+            if let Err(error) = reread.graph.apply(signed) {
+                tracing::warn!(%error, "a change of the graph is void");
             }
-            Some(RecordKind::Graph) if object == ObjectId::from(self.mesh) => {
-                let actor = GraphActor::new(record.author(), object, record.header().incarnation);
-                let signed = graph::Signed { actor, seq: reread.graph.seq(actor) + 1, bytes: &text };
-                if let Err(error) = reread.graph.apply(signed) {
-                    tracing::warn!(%error, "a change of the graph is void");
-                }
-            }
-            _ => {}
         }
     }
 
