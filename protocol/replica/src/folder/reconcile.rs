@@ -323,7 +323,15 @@ impl Plan {
         if aside.is_empty() {
             return Vec::new();
         }
-        done().collect::<Vec<_>>().into_iter().rev().filter_map(reversed).collect()
+        // A directory that was removed from where it stood aside has nothing left to be brought back.
+        let is_gone = |step: &Step| match step {
+            Step::Move { from, .. } => {
+                is_aside(from) && done().any(|step| matches!(step, Step::RemoveDir { path, .. } if path == from))
+            }
+            _ => false,
+        };
+        let back = done().collect::<Vec<_>>().into_iter().rev().filter_map(reversed);
+        back.filter(|step| !is_gone(step)).collect()
     }
 
     /// All steps are done: the base becomes the target, and learns what is where.
