@@ -4,6 +4,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
 };
 
 use super::beside;
@@ -55,6 +56,13 @@ pub trait Index: Send + Sync {
     fn flush(&self) -> Result<(), IndexError>;
 }
 
+/// What sled says when another handle of the same database is open.
+const LOCKED: &str = "could not acquire lock";
+/// How long a database that was closed may take to let go of its file.
+const UNLOCK: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// An index in a sled database.
 pub struct SledIndex {
     database: sled::Db,
@@ -90,8 +98,17 @@ impl SledIndex {
     fn try_open(path: &Path) -> Result<SledIndex, IndexError> {
         // Without a flush interval sled starts no flusher, so that a node which has nothing to do writes nothing.
         let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None);
-        let database = guarded(|| config.open())?;
-        Ok(SledIndex { database, dirty: AtomicBool::new(false) })
+        let end = Instant::now() + UNLOCK;
+        loop {
+            match guarded(|| config.open()) {
+                // The home is ours, so it is a database of this process whose threads have not ended yet.
+                Err(IndexError::Database(error)) if error.contains(LOCKED) && Instant::now() < end => {
+                    std::thread::sleep(LOOK);
+                }
+                Err(error) => return Err(error),
+                Ok(database) => return Ok(SledIndex { database, dirty: AtomicBool::new(false) }),
+            }
+        }
     }
 
     fn batch(&self, tree: &str, batch: sled::Batch) -> Result<(), IndexError> {
