@@ -57,7 +57,7 @@ impl Driver {
     fn device_remove(&mut self, name: &str, void: bool) -> Result<(), ResourceError> {
         let device = self.find_device(name)?;
         let said = self.name_of(device);
-        self.change_device(|replica, rng| replica.remove_device(rng, device, void)).map_err(|error| match error {
+        self.ask_replica(|replica, rng| replica.remove_device(rng, device, void)).map_err(|error| match error {
             AuthorError::NotSenior => ResourceError::new(
                 403,
                 "not_senior",
@@ -71,7 +71,7 @@ impl Driver {
     /// Makes a device an admin.
     fn device_promote(&mut self, name: &str) -> Result<(), ResourceError> {
         let device = self.find_device(name)?;
-        self.change_device(|replica, _| replica.promote_device(device)).map_err(|error| match error {
+        self.ask_replica(|replica, _| replica.promote_device(device)).map_err(|error| match error {
             AuthorError::Author(_) => ResourceError::new(
                 403,
                 "not_admin",
@@ -94,7 +94,7 @@ impl Driver {
         })?;
         let removed = asked.remove.as_deref().map(|name| self.find_device(name)).transpose()?;
         let (seed, void) = (phrase.seed(), asked.void);
-        let done = self.change_device(|replica, rng| match removed {
+        let done = self.ask_replica(|replica, rng| match removed {
             Some(device) => replica.remove_by_root(rng, &seed, device, void),
             None => replica.promote_by_root(&seed),
         });
@@ -108,19 +108,6 @@ impl Driver {
             AuthorError::NotMember => no_mesh(),
             error => internal(error),
         })
-    }
-
-    fn change_device(
-        &mut self,
-        change: impl FnOnce(
-            &mut Replica,
-            &mut meshwork_host::entropy::Entropy,
-        ) -> Result<Vec<meshwork_replica::replica::Output>, AuthorError>,
-    ) -> Result<(), AuthorError> {
-        let Some(replica) = &mut self.replica else { return Err(AuthorError::NotMember) };
-        let outputs = change(replica, &mut self.rng)?;
-        self.carry_out(outputs);
-        Ok(())
     }
 
     /// The device of this mesh with this name, or whose id begins so.

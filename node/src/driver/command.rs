@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use meshwork_host::identity::IdentityError;
+use meshwork_host::{entropy::Entropy, identity::IdentityError};
 use meshwork_protocol::{control, id::ObjectId, key::RootKey, phrase::Phrase};
 use meshwork_replica::{
     folder,
-    replica::{Input, Output, Replica},
+    replica::{AuthorError, Input, Output, Replica},
 };
 use tokio::sync::oneshot;
 
@@ -121,15 +121,21 @@ impl Driver {
     /// Asks the replica for something that it may refuse.
     fn with_replica(
         &mut self,
-        ask: impl FnOnce(
-            &mut Replica,
-            &mut meshwork_host::entropy::Entropy,
-        ) -> Result<Vec<Output>, meshwork_replica::replica::AuthorError>,
+        ask: impl FnOnce(&mut Replica, &mut Entropy) -> Result<Vec<Output>, AuthorError>,
     ) -> Result<(), ResourceError> {
-        let Some(replica) = &mut self.replica else {
+        if self.replica.is_none() {
             return Err(no_mesh());
-        };
-        let outputs = ask(replica, &mut self.rng).map_err(internal)?;
+        }
+        self.ask_replica(ask).map_err(internal)
+    }
+
+    /// The same, for those who tell the refusals apart.
+    pub(super) fn ask_replica(
+        &mut self,
+        ask: impl FnOnce(&mut Replica, &mut Entropy) -> Result<Vec<Output>, AuthorError>,
+    ) -> Result<(), AuthorError> {
+        let replica = self.replica.as_mut().ok_or(AuthorError::NotMember)?;
+        let outputs = ask(replica, &mut self.rng)?;
         self.carry_out(outputs);
         Ok(())
     }

@@ -44,13 +44,6 @@ pub struct GrantState {
     pub ended_by: Vec<OpId>,
 }
 
-impl GrantState {
-    /// Whether its holder has the role now.
-    pub fn is_live(&self) -> bool {
-        self.effective && self.ended_by.is_empty()
-    }
-}
-
 impl Control {
     /// The operations of a log in the order in which they came here, each after those that it names.
     pub fn history(&self, log: ObjectId) -> Vec<Statement<'_>> {

@@ -16,7 +16,7 @@ use serde_bytes::ByteBuf;
 use super::{Event, Object, Output, Replica, Said, Stored, judge::Bench};
 use crate::{
     feed::{Dot, Operation, decode},
-    graph::{self, GraphActor, GraphEvent},
+    graph::{self, Graph, GraphActor, GraphEvent},
     sync::{
         self,
         receive::{Arrival, Standing},
@@ -264,14 +264,9 @@ impl Replica {
         }
     }
 
-    /// A batch that does not decode is void: the record counts in its chain and contributes nothing.
     fn merge_feed(&mut self, object: ObjectId, record: &Verified, text: &[u8]) {
-        let (chain, seq, height) = (record.chain(), record.header().seq, record.header().height);
-        let operations: Vec<Arc<Operation>> = match decode(text, chain, seq, height) {
-            Ok(operations) => operations.into_iter().map(Arc::new).collect(),
-            Err(error) => return tracing::warn!(%error, "a batch is void"),
-        };
-        let own = chain == self.own_chain(object);
+        let operations = operations(record, text);
+        let own = record.chain() == self.own_chain(object);
         if let Some(expected) = self.expected.get_mut(&object) {
             expected.pass(&operations, own);
         }
@@ -286,18 +281,10 @@ impl Replica {
     }
 
     fn merge_graph(&mut self, record: &Verified, text: &[u8], out: &mut Vec<Output>) {
-        let header = record.header();
-        let actor = GraphActor::new(record.author(), header.object, header.incarnation);
-        let seq = self.graph.seq(actor) + 1;
-        match self.graph.apply(graph::Signed { actor, seq, bytes: text }) {
-            Ok(events) => {
-                for event in events {
-                    if let GraphEvent::Object(object) = event {
-                        self.know_object(object, out);
-                    }
-                }
+        for event in apply_change(&mut self.graph, record, text) {
+            if let GraphEvent::Object(object) = event {
+                self.know_object(object, out);
             }
-            Err(error) => tracing::warn!(%error, "a change of the graph is void"),
         }
     }
 
@@ -312,4 +299,31 @@ impl Replica {
             }
         }
     }
+}
+
+/// The operations of a record of a feed. Those of other kinds have none, nor has a batch that does not decode: it
+/// counts in its chain and contributes nothing.
+pub(super) fn operations(record: &Verified, text: &[u8]) -> Vec<Arc<Operation>> {
+    let header = record.header();
+    if RecordKind::from_code(header.kind) != Some(RecordKind::Feed) {
+        return Vec::new();
+    }
+    match decode(text, record.chain(), header.seq, header.height) {
+        Ok(operations) => operations.into_iter().map(Arc::new).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "a batch is void");
+            Vec::new()
+        }
+    }
+}
+
+/// Applies the next change of its author to a graph; one that does not fit changes nothing.
+pub(super) fn apply_change(graph: &mut Graph, record: &Verified, text: &[u8]) -> Vec<GraphEvent> {
+    let header = record.header();
+    let actor = GraphActor::new(record.author(), header.object, header.incarnation);
+    let seq = graph.seq(actor) + 1;
+    graph.apply(graph::Signed { actor, seq, bytes: text }).unwrap_or_else(|error| {
+        tracing::warn!(%error, "a change of the graph is void");
+        Vec::new()
+    })
 }

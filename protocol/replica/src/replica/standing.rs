@@ -16,11 +16,15 @@ use meshwork_protocol::{
 };
 use rand_core::CryptoRng;
 
-use super::{Event, Object, Output, Replica, Said, judge::Bench};
+use super::{
+    Event, Object, Output, Replica, Said,
+    judge::Bench,
+    receive::{apply_change, operations},
+};
 use crate::{
-    feed::{Dot, FeedMap, Operation, decode},
-    graph::{self, Graph, GraphActor},
-    sync::receive::{self, Arrival, Content, Standing},
+    feed::{Dot, FeedMap, Operation},
+    graph::Graph,
+    sync::receive::{Arrival, Content, Standing, open},
 };
 
 /// Chains of which not all that is held stands, with how much does.
@@ -114,16 +118,6 @@ impl Object {
         }
         self.quarantined.insert((chain, seq), Quarantined { device: record.author(), chain, seq, operations });
     }
-}
-
-/// The operations of a record of a feed; none where it has none, or does not decode.
-fn operations(record: &Verified, text: &[u8]) -> Vec<Arc<Operation>> {
-    let header = record.header();
-    if RecordKind::from_code(header.kind) != Some(RecordKind::Feed) {
-        return Vec::new();
-    }
-    let decoded = decode(text, record.chain(), header.seq, header.height);
-    decoded.unwrap_or_default().into_iter().map(Arc::new).collect()
 }
 
 impl Replica {
@@ -247,7 +241,7 @@ impl Replica {
     }
 
     fn merge_again(&mut self, object: ObjectId, record: &Verified) {
-        let content = receive::open(record, self.keyring.key(object, record.header().epoch));
+        let content = open(record, self.keyring.key(object, record.header().epoch));
         let own = record.chain() == self.own_chain(object);
         let Some(state) = self.objects.get_mut(&object) else { return };
         let stands = state.stands(record);
@@ -271,11 +265,8 @@ impl Replica {
         reread.feed.apply(&operations, |dot: &Dot| context.contains(&dot.chain, dot.seq));
         let is_graph = RecordKind::from_code(record.header().kind) == Some(RecordKind::Graph);
         if is_graph && object == ObjectId::from(self.mesh) {
-            let actor = GraphActor::new(record.author(), object, record.header().incarnation);
-            let signed = graph::Signed { actor, seq: reread.graph.seq(actor) + 1, bytes: &text };
-            if let Err(error) = reread.graph.apply(signed) {
-                tracing::warn!(%error, "a change of the graph is void");
-            }
+            // What it names is looked up when all of it is merged.
+            drop(apply_change(&mut reread.graph, record, &text));
         }
     }
 
