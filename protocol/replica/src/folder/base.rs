@@ -111,6 +111,12 @@ impl DiskBase {
         self.dir_of.get(&identity).copied()
     }
 
+    /// All ids that a directory on disk goes by.
+    pub fn ids_of(&self, identity: DirIdentity) -> impl Iterator<Item = DirId> {
+        let known = self.dir_of.contains_key(&identity);
+        self.dirs.iter().filter(move |(_, other)| known && **other == identity).map(|(dir, _)| *dir)
+    }
+
     /// Recognises `identity` as the directory of `dir` from now on.
     pub fn bind(&mut self, dir: DirId, identity: DirIdentity) {
         if self.dirs.get(&dir) == Some(&identity) {

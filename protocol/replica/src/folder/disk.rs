@@ -256,8 +256,10 @@ impl Disk {
         for (path, reason) in findings.problems.drain(..) {
             out.push(Output::Event(Event::Problem { path, reason }));
         }
+        self.name_by_standing_ids(&round, &mut findings.differences);
         let agreement = agreement(self.base.map(), feed, &findings.differences);
         self.adopt(feed, agreement, &mut round, &mut findings);
+        self.name_by_standing_ids(&round, &mut findings.differences);
         self.recognise(&findings.dirs);
         let edits = edits_of(&self.base, &findings);
         match diff(self.base.map(), feed, &edits) {
@@ -300,6 +302,21 @@ impl Disk {
         let (files, other) = std::mem::take(&mut findings.files).into_iter().partition(of_held);
         findings.files = other;
         round.hold(held, files);
+    }
+
+    /// A directory of several ids may have lost the one that it was listed by: then it goes by another.
+    fn name_by_standing_ids(&self, round: &Round, differences: &mut [Difference]) {
+        let view = self.base.map().view();
+        for dir in differences.iter_mut().flat_map(Difference::dirs_mut) {
+            if view.node_of(*dir).is_some() {
+                continue;
+            }
+            let identity = round.identity(*dir).or_else(|| self.base.identity(*dir));
+            let mut others = identity.into_iter().flat_map(|identity| self.base.ids_of(identity));
+            if let Some(other) = others.find(|other| view.node_of(*other).is_some()) {
+                *dir = other;
+            }
+        }
     }
 
     /// Remembers which directory on disk is which; a directory of several ids is known by each of them.

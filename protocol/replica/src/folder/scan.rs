@@ -54,6 +54,17 @@ pub struct Difference {
     pub now: Found,
 }
 
+impl Difference {
+    /// The directories that it speaks of.
+    pub fn dirs_mut(&mut self) -> impl Iterator<Item = &mut DirId> {
+        let now = match &mut self.now {
+            Found::Dir(dir) => Some(dir),
+            Found::Absent | Found::File(_) => None,
+        };
+        [&mut self.at].into_iter().chain(now)
+    }
+}
+
 /// A file's fingerprint, by its directory and name; none when it is gone.
 pub type FoundFile = (DirIdentity, Name, Option<Fingerprint>);
 
@@ -83,7 +94,7 @@ pub struct Round {
     gone: BTreeSet<Path>,
     nodes: BTreeMap<Path, DirId>,
     /// The directories that were listed, wherever they are now.
-    known: BTreeSet<DirId>,
+    known: BTreeMap<DirId, DirIdentity>,
     to_hash: VecDeque<ToHash>,
     hash_total: usize,
     ready: Findings,
@@ -153,7 +164,7 @@ impl Round {
         for (path, listing) in &listed {
             let node = self.recognise(base, &view, replica, path, listing.identity, rng);
             self.nodes.insert(path.clone(), node);
-            self.known.insert(node);
+            self.known.insert(node, listing.identity);
             self.ready.dirs.push((node, listing.identity));
         }
         for (path, listing) in &listed {
@@ -191,7 +202,7 @@ impl Round {
                 };
                 let dir = shown.id_of(node);
                 let elsewhere = base.identity(dir).is_some_and(|old| self.seen_at.contains_key(&old));
-                if !elsewhere && !self.known.contains(&dir) {
+                if !elsewhere && !self.known.contains_key(&dir) {
                     return dir;
                 }
             }
@@ -265,7 +276,7 @@ impl Round {
     }
 
     fn is_listed(&self, view: &View<'_>, node: NodeId) -> bool {
-        view.ids_of(node).iter().any(|dir| self.known.contains(dir))
+        view.ids_of(node).iter().any(|dir| self.known.contains_key(dir))
     }
 
     /// The next files to read; empty when there are none left.
@@ -322,6 +333,11 @@ impl Round {
             self.ready.files.append(&mut self.last.files);
         }
         std::mem::take(&mut self.ready)
+    }
+
+    /// The directory on disk that was listed as `dir`.
+    pub fn identity(&self, dir: DirId) -> Option<DirIdentity> {
+        self.known.get(&dir).copied()
     }
 
     /// Puts back what cannot be judged before all of the round is known.

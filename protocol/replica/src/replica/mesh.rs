@@ -239,9 +239,9 @@ impl Replica {
     /// [`Replica::expect_base`] before the records are restored.
     pub fn remap_folder(&mut self, object: ObjectId) {
         self.restore_object(object);
-        if !self.objects.contains_key(&object) {
-            // A crash outlived by the place but not by what says that there is such a folder: once that is
-            // known again, the folder is put back.
+        if !self.objects.contains_key(&object) || self.keyring.convergence(object).is_none() {
+            // A crash outlived by the place but not by what says that there is such a folder, or by its keys:
+            // once those are here again, the folder is put back.
             return;
         }
         if !self.resumed

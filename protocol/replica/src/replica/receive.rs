@@ -178,6 +178,9 @@ impl Replica {
         for record in locked {
             self.merge(log, &record, out);
         }
+        if self.resumed {
+            self.remap_folder(log);
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the loop's own state, lent to one of its arms")]
