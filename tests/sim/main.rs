@@ -17,11 +17,10 @@ use std::{
 use meshwork_tests::sim::{
     fate::Counts,
     planted::Planted,
-    world::{Outcome, run},
+    world::{Outcome, STEPS, run},
 };
 
 const SEEDS: u64 = 1_000;
-const STEPS: u64 = 300;
 const LONG: Duration = Duration::from_secs(3_600);
 const REPEATED: u64 = 10;
 const LINES: usize = 60;

@@ -32,7 +32,9 @@ pub type Micros = u64;
 pub const MS: Micros = 1_000;
 /// Virtual time in which a healed mesh must come to rest.
 const REST_WITHIN: Micros = 1_200_000 * MS;
-/// Events of one run.
+/// Events that a run has at least.
+pub const STEPS: u64 = 300;
+/// Events that a run has at most.
 const MAX_EVENTS: u64 = 150_000;
 
 /// What is due at some time.
@@ -211,6 +213,7 @@ impl World {
         match event {
             Event::User(device) => self.user(device),
             Event::Fault => self.fault(),
+            Event::Calm if self.events < STEPS => self.at(1_000 * MS, Event::Calm),
             Event::Calm => self.become_calm(),
             Event::Remove => self.remove_leaver(),
             Event::Join(device) => self.join(device),
