@@ -81,11 +81,16 @@ impl Reading {
         Ok(())
     }
 
-    /// Remembers a pairing code and link that were shown.
+    /// Remembers a pairing code and a link that were shown.
     fn note(&mut self, output: &[String]) {
-        for word in output.iter().filter_map(|line| line.trim().strip_prefix("mesh join ")) {
-            let word = word.trim_matches('\'').to_owned();
-            if word.starts_with("mesh-pair:") { self.link = word } else { self.code = word }
+        for line in output.iter().map(|line| line.trim()) {
+            let join = line.strip_prefix("mesh join ");
+            let word = join.unwrap_or(line).trim_matches('\'').to_owned();
+            if ["mesh-pair:", "mesh-contact:", "mesh-share:"].iter().any(|link| word.starts_with(link)) {
+                self.link = word;
+            } else if join.is_some() {
+                self.code = word;
+            }
         }
     }
 

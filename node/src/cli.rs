@@ -10,6 +10,7 @@ mod demo;
 mod folder;
 mod pair;
 mod recovery;
+mod sharing;
 mod status;
 mod up;
 mod watch;
@@ -97,6 +98,12 @@ async fn command(context: &mut Context, command: Command) -> Result<(), CliError
         Command::Pair(pair) => pair::pair(context, &pair).await,
         Command::Join(join) => pair::join(context, &join).await,
         Command::Folder(folder) => folder::folder(context, folder).await,
+        Command::Contact(contact) => sharing::contact(context, contact).await,
+        Command::Share(share) => sharing::share(context, &share).await,
+        Command::Unshare(unshare) => sharing::unshare(context, &unshare).await,
+        Command::Members { folder } => sharing::members(context, &folder).await,
+        Command::Accept(accept) => sharing::accept(context, accept).await,
+        Command::Leave(leave) => sharing::leave(context, &leave).await,
         Command::Watch(watch) => watch::watch(context, &watch).await,
         Command::Recovery(recovery) => recovery::recovery(context, recovery).await,
         Command::Demo(demo) => demo::demo(context, &demo).await,

@@ -14,6 +14,7 @@ mod pairing;
 mod peers;
 mod report;
 mod rows;
+mod sharing;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -85,7 +86,7 @@ pub(crate) enum Event {
     /// A fetch ended.
     Fetched { ticket: u64, outcomes: Vec<(ContentId, transfer::Outcome)> },
     /// A peer asks for a content.
-    Locate { object: ObjectId, content: ContentId, reply: oneshot::Sender<Option<folder::observed::Path>> },
+    Locate { device: DeviceId, object: ObjectId, content: ContentId, reply: oneshot::Sender<Option<chunks::Located>> },
     /// Something in a pairing.
     Pairing(PairInput),
     /// Something asked of the node.
@@ -203,9 +204,9 @@ impl Driver {
             }
             Event::Folder { object, input } => self.drive(Input::Folder { object, input }),
             Event::Fetched { ticket, outcomes } => self.drive(Input::Fetched { ticket, outcomes }),
-            Event::Locate { object, content, reply } => {
+            Event::Locate { device, object, content, reply } => {
                 // The peer may have gone meanwhile.
-                let _ = reply.send(self.locate(object, content));
+                let _ = reply.send(self.locate(device, object, content));
             }
             Event::Pairing(input) => self.drive_pairing(input),
             Event::Command(command) => self.on_command(command),
@@ -255,10 +256,11 @@ impl Driver {
                 Output::List(object, paths) => self.folders.list(object, paths),
                 Output::Hash(object, files) => self.folders.hash(object, files, &self.blobs),
                 Output::Place(object, steps, kept) => self.folders.place(object, steps, kept),
-                Output::Base { object, own_seq, changes } => {
-                    rows::rows(object, own_seq, &changes, &mut self.writing.rows);
+                Output::Base { object, own, changes } => {
+                    rows::rows(object, own, &changes, &mut self.writing.rows);
                 }
                 Output::Fetch { ticket, peer, object, files } => self.fetch(ticket, peer, object, files),
+                Output::Addresses(devices) => self.told_addresses(devices),
                 Output::PeersChanged => self.allow_peers(),
                 Output::Event(event) => self.on_replica_event(event),
             }
@@ -332,6 +334,7 @@ impl Driver {
     fn on_replica_event(&mut self, event: replica::Event) {
         match event {
             replica::Event::FolderKnown(object) => self.folders.remember_convergence(object, self.replica.as_ref()),
+            replica::Event::FolderForgotten(object) => self.forget_folder(object),
             replica::Event::Refused { peer, error } => {
                 tracing::warn!(peer = %peer.short(), error, "a peer sent something that is not as it must be");
             }

@@ -10,6 +10,7 @@ mod devices;
 mod folders;
 mod pairing;
 mod recovery;
+mod sharing;
 mod status;
 
 #[cfg(test)]
@@ -24,8 +25,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
 
 use crate::api::types::{
-    Cap, Device, Done, EventQuery, Folder, FolderAdd, FolderStatus, Join, JoinResult, LogEntry, PairEvent,
-    PairingOffer, Problem, Quarantined, RecoveryPhrase, RecoveryUse, RecoveryWord, Status,
+    Accept, Cap, Card, Contact, ContactAdd, Device, Done, EventQuery, Folder, FolderAdd, FolderStatus, Join,
+    JoinResult, LogEntry, Member, PairEvent, PairingOffer, Problem, Quarantined, RecoveryPhrase, RecoveryUse,
+    RecoveryWord, Shared, Status,
 };
 use events::Subscription;
 
@@ -133,6 +135,41 @@ pub trait NodeControl: Send + Sync + 'static {
     /// How far a folder is on this device.
     fn folder_status(&self, name_or_id: String) -> impl Future<Output = Result<FolderStatus, ResourceError>> + Send;
 
+    /// Who this mesh is, for other people.
+    fn card(&self) -> impl Future<Output = Result<Card, ResourceError>> + Send;
+
+    /// Says what the person of this mesh calls himself.
+    fn card_name(&self, name: String) -> impl Future<Output = Result<Card, ResourceError>> + Send;
+
+    /// Other people known here.
+    fn contacts(&self) -> impl Future<Output = Result<Vec<Contact>, ResourceError>> + Send;
+
+    /// Makes a contact of whoever made a card.
+    fn contact_add(&self, add: ContactAdd) -> impl Future<Output = Result<Contact, ResourceError>> + Send;
+
+    /// Forgets a contact; what is shared stays shared.
+    fn contact_remove(&self, name_or_id: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// Who takes part in a folder.
+    fn members(&self, folder: String) -> impl Future<Output = Result<Vec<Member>, ResourceError>> + Send;
+
+    /// Gives a contact a role in a folder.
+    fn share(
+        &self,
+        folder: String,
+        person: String,
+        role: String,
+    ) -> impl Future<Output = Result<Shared, ResourceError>> + Send;
+
+    /// Takes a person out of a folder.
+    fn unshare(&self, folder: String, person: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// Takes part in what another person shares.
+    fn accept(&self, accept: Accept) -> impl Future<Output = Result<Folder, ResourceError>> + Send;
+
+    /// Gives up another person's folder, on all devices of this mesh.
+    fn leave(&self, folder: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
     /// The phrase of the root secret, while that is on disk; 410 `root_wiped` afterwards.
     fn recovery_phrase(&self) -> impl Future<Output = Result<RecoveryPhrase, ResourceError>> + Send;
 
@@ -208,6 +245,12 @@ impl<N: NodeControl> Resources<N> {
             ["v1", "folders"] => folders::folders(node, &request).await?,
             ["v1", "folders", name] => folders::folder(node, &request, name).await?,
             ["v1", "folders", name, "status"] => folders::status(node, &request, name).await?,
+            ["v1", "folders", name, "members"] => sharing::members(node, &request, name).await?,
+            ["v1", "folders", name, "members", person] => sharing::member(node, &request, name, person).await?,
+            ["v1", "card"] => sharing::card(node, &request).await?,
+            ["v1", "contacts"] => sharing::contacts(node, &request).await?,
+            ["v1", "contacts", name] => sharing::contact(node, &request, name).await?,
+            ["v1", "invitations"] => sharing::invitations(node, &request).await?,
             ["v1", "recovery"] => recovery::phrase(node, &request).await?,
             ["v1", "recovery", "confirm"] => recovery::confirm(node, &request).await?,
             ["v1", "recovery", "use"] => recovery::speak(node, &request).await?,

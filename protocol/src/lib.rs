@@ -5,10 +5,12 @@
 //! seeded simulation.
 
 pub mod codec;
+pub mod contact;
 pub mod control;
 pub mod id;
 pub mod key;
 pub mod limits;
+pub mod link;
 pub mod object;
 pub mod pairing;
 pub mod phrase;

@@ -87,6 +87,12 @@ pub const NAME: usize = 64;
 pub const PAIR_ADDRESSES: usize = 4;
 /// Bytes of one network address in text form.
 pub const ADDRESS: usize = 128;
+/// Devices whose addresses one frame tells.
+pub const SYNC_DEVICES: usize = 64;
+/// Devices of a person on his contact card.
+pub const CARD_DEVICES: usize = 4;
+/// Longest text of a contact card or an invitation, in bytes.
+pub const CARD: usize = 4_096;
 /// Signed statements in a welcome.
 pub const PAIR_ITEMS: usize = 4_096;
 /// Addresses in a welcome.

@@ -5,3 +5,4 @@ mod folder;
 mod pairing;
 mod refusal;
 mod secrecy;
+mod sharing;

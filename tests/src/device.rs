@@ -29,15 +29,19 @@ pub fn programs() -> PathBuf {
 /// # Panics
 /// When that takes longer than [`PATIENCE`].
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    patiently(look).unwrap_or_else(|| panic!("waited too long for {what}"))
+}
+
+fn patiently<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + PATIENCE;
-    loop {
+    while Instant::now() < end {
         if let Some(found) = look() {
-            return found;
+            return Some(found);
         }
-        assert!(Instant::now() < end, "waited too long for {what}");
         thread::sleep(LOOK);
     }
+    None
 }
 
 /// A running (or stopped) node with its directory.
@@ -232,7 +236,11 @@ pub fn wait_equal(one: &Path, other: &Path) {
         count
     };
     // Counting is cheap, so that a large tree is hashed only when that may pay.
-    wait_for("both folders to be equal", || (names(one) == names(other) && tree(one) == tree(other)).then_some(()));
+    if patiently(|| (names(one) == names(other) && tree(one) == tree(other)).then_some(())).is_none() {
+        let (one, other) = (tree(one), tree(other));
+        let differing = one.keys().chain(other.keys()).filter(|path| one.get(*path) != other.get(*path));
+        panic!("waited too long for both folders to be equal: {:?}", differing.take(10).collect::<Vec<_>>());
+    }
 }
 
 /// Files that are still on their way in a folder.

@@ -54,9 +54,12 @@ pub fn functions(text: &str) -> Vec<Function> {
     let mut found = Vec::new();
     for (start, line) in lines.iter().enumerate() {
         let Some(name) = signature(line) else { continue };
-        let indent = line.len() - line.trim_start().len();
+        let indent = indent_of(line);
         let closing = format!("{}}}", " ".repeat(indent));
-        let one_line = line.trim_end().ends_with(['}', ';']);
+        // Some have no body, or all of it in the line.
+        let after = lines.iter().skip(start + 1).find(|line| indent_of(line) <= indent);
+        let bodiless = after.is_some_and(|line| line.trim_start().starts_with(") ->") && line.ends_with(';'));
+        let one_line = bodiless || line.trim_end().ends_with(['}', ';']);
         let end = lines
             .iter()
             .skip(start + 1)
@@ -66,6 +69,10 @@ pub fn functions(text: &str) -> Vec<Function> {
         }
     }
     found
+}
+
+fn indent_of(line: &str) -> usize {
+    line.len() - line.trim_start().len()
 }
 
 fn signature(line: &str) -> Option<String> {

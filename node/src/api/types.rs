@@ -5,8 +5,12 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+mod sharing;
+
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
+
+pub use sharing::{Accept, Card, CardName, Contact, ContactAdd, Member, Share, Shared};
 
 /// `GET /v1/status`: this node in one answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

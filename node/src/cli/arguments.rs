@@ -84,6 +84,31 @@ pub(super) enum Command {
         after_help = "Examples:\n  mesh folder add ~/Notes\n  mesh folder get Notes ~/Notes\n  mesh folder ls"
     )]
     Folder(Folder),
+    /// Other people: your card for them, and theirs
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  mesh contact card --name Ann\n  mesh contact add LINK\n  mesh contact ls"
+    )]
+    Contact(Contact),
+    /// Share a folder with a contact: shows an invitation for them
+    #[command(after_help = "Examples:\n  mesh share Trip --with bo\n  mesh share Trip --with bo --role read")]
+    Share(Share),
+    /// Take somebody out of a folder
+    #[command(after_help = "Examples:\n  mesh unshare Trip --with bo\n  mesh unshare Trip --with bo --yes")]
+    Unshare(Unshare),
+    /// Show who takes part in a folder
+    #[command(after_help = "Example:\n  mesh members Trip")]
+    Members {
+        /// Title or id of the folder
+        #[arg(value_name = "FOLDER")]
+        folder: String,
+    },
+    /// Take part in a folder that somebody shares with you
+    #[command(after_help = "Examples:\n  mesh accept LINK\n  mesh accept LINK ~/Trip")]
+    Accept(Accept),
+    /// Take no part any more in a folder that somebody shares with you
+    #[command(after_help = "Examples:\n  mesh leave Trip\n  mesh leave Trip --yes")]
+    Leave(Leave),
     /// Show what happens, as it happens
     #[command(after_help = "Examples:\n  mesh watch\n  mesh watch --since 0 --json")]
     Watch(Watch),
@@ -260,6 +285,86 @@ pub(super) struct FolderStatus {
     /// Title or id of the folder
     #[arg(value_name = "NAME")]
     pub(super) name: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Contact {
+    /// Show the link that tells others who you are
+    #[command(after_help = "Examples:\n  mesh contact card\n  mesh contact card --name Ann")]
+    Card {
+        /// Call yourself this from now on
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Add whoever gave you a link
+    #[command(after_help = "Examples:\n  mesh contact add LINK\n  mesh contact add LINK --name bo")]
+    Add {
+        /// The link that `mesh contact card` shows
+        #[arg(value_name = "LINK")]
+        link: String,
+        /// What to call them [default: what they call themselves]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// List your contacts and what you share with them
+    #[command(after_help = "Example:\n  mesh contact ls")]
+    Ls,
+    /// Forget a contact; what you share stays shared
+    #[command(after_help = "Example:\n  mesh contact remove bo")]
+    Remove {
+        /// Name of the contact, or its id
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Share {
+    /// Title or id of the folder
+    #[arg(value_name = "FOLDER")]
+    pub(super) folder: String,
+    /// Name of the contact, or its id
+    #[arg(long, value_name = "CONTACT")]
+    pub(super) with: String,
+    /// read, edit, invite (edit, and let others in) or own
+    #[arg(long, value_name = "ROLE", default_value = "edit", value_parser = ["read", "edit", "invite", "own"])]
+    pub(super) role: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Unshare {
+    /// Title or id of the folder
+    #[arg(value_name = "FOLDER")]
+    pub(super) folder: String,
+    /// Name of the contact, or its id
+    #[arg(long, value_name = "CONTACT")]
+    pub(super) with: String,
+    /// Do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Accept {
+    /// The link that `mesh share` showed to whoever invites you
+    #[arg(value_name = "LINK")]
+    pub(super) link: String,
+    /// The directory that is to hold it here; made when it does not exist
+    #[arg(value_name = "PATH")]
+    pub(super) path: Option<PathBuf>,
+    /// Title here [default: the owner's]
+    #[arg(long, value_name = "TITLE")]
+    pub(super) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Leave {
+    /// Title or id of the folder
+    #[arg(value_name = "FOLDER")]
+    pub(super) folder: String,
+    /// Do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
 }
 
 #[derive(Debug, Args)]

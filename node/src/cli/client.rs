@@ -20,9 +20,9 @@ use tokio::net::UnixStream;
 
 use super::error::{CliError, Exit};
 use crate::api::types::{
-    Cap, Device, DeviceRemove, DeviceRole, Done, Event, Folder, FolderAdd, FolderGet, FolderStatus, Join, JoinResult,
-    LogEntry, PairConfirm, PairOpen, PairPoll, PairingOffer, Problem, Quarantined, RecoveryConfirm, RecoveryPhrase,
-    RecoveryUse, Status,
+    Accept, Cap, Card, CardName, Contact, ContactAdd, Device, DeviceRemove, DeviceRole, Done, Event, Folder, FolderAdd,
+    FolderGet, FolderStatus, Join, JoinResult, LogEntry, Member, PairConfirm, PairOpen, PairPoll, PairingOffer,
+    Problem, Quarantined, RecoveryConfirm, RecoveryPhrase, RecoveryUse, Share, Shared, Status,
 };
 
 /// How long a node may take for an ordinary answer; it hashes no file while a request waits.
@@ -90,6 +90,57 @@ impl Client {
     /// `GET /v1/quarantine`
     pub async fn quarantine(&self) -> Result<Vec<Quarantined>, CliError> {
         self.get(&["v1", "quarantine"]).await
+    }
+
+    /// `GET /v1/card`
+    pub async fn card(&self) -> Result<Card, CliError> {
+        self.get(&["v1", "card"]).await
+    }
+
+    /// `PUT /v1/card`
+    pub async fn card_name(&self, name: &str) -> Result<Card, CliError> {
+        self.call(Verb::Put, &["v1", "card"], &CardName { name: name.to_owned() }, ANSWER_MAX).await
+    }
+
+    /// `GET /v1/contacts`
+    pub async fn contacts(&self) -> Result<Vec<Contact>, CliError> {
+        self.get(&["v1", "contacts"]).await
+    }
+
+    /// `POST /v1/contacts`
+    pub async fn contact_add(&self, add: &ContactAdd) -> Result<Contact, CliError> {
+        self.call(Verb::Post, &["v1", "contacts"], add, ANSWER_MAX).await
+    }
+
+    /// `DELETE /v1/contacts/{name}`
+    pub async fn contact_remove(&self, name: &str) -> Result<Done, CliError> {
+        self.call(Verb::Delete, &["v1", "contacts", name], &Done {}, ANSWER_MAX).await
+    }
+
+    /// `GET /v1/folders/{name}/members`
+    pub async fn members(&self, folder: &str) -> Result<Vec<Member>, CliError> {
+        self.get(&["v1", "folders", folder, "members"]).await
+    }
+
+    /// `PUT /v1/folders/{name}/members/{contact}`
+    pub async fn share(&self, folder: &str, person: &str, role: &str) -> Result<Shared, CliError> {
+        let path = ["v1", "folders", folder, "members", person];
+        self.call(Verb::Put, &path, &Share { role: role.to_owned() }, ANSWER_MAX).await
+    }
+
+    /// `DELETE /v1/folders/{name}/members/{contact}`
+    pub async fn unshare(&self, folder: &str, person: &str) -> Result<Done, CliError> {
+        self.call(Verb::Delete, &["v1", "folders", folder, "members", person], &Done {}, ANSWER_MAX).await
+    }
+
+    /// `POST /v1/invitations`
+    pub async fn accept(&self, accept: &Accept) -> Result<Folder, CliError> {
+        self.call(Verb::Post, &["v1", "invitations"], accept, ANSWER_MAX).await
+    }
+
+    /// `DELETE /v1/folders/{name}`
+    pub async fn leave(&self, folder: &str) -> Result<Done, CliError> {
+        self.call(Verb::Delete, &["v1", "folders", folder], &Done {}, ANSWER_MAX).await
     }
 
     /// `POST /v1/pairing`

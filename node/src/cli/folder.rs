@@ -62,7 +62,7 @@ async fn get(context: &mut Context, get: FolderGet) -> Result<(), CliError> {
 }
 
 /// A name as one word of a shell.
-fn word(name: &str) -> String {
+pub(super) fn word(name: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
     if !name.is_empty() && name.chars().all(plain) {
         name.to_owned()
@@ -72,7 +72,7 @@ fn word(name: &str) -> String {
 }
 
 /// Right after a join the folders and their keys take a moment to arrive.
-async fn get_when_known(context: &mut Context, name: &str, path: &str) -> Result<types::Folder, CliError> {
+pub(super) async fn get_when_known(context: &mut Context, name: &str, path: &str) -> Result<types::Folder, CliError> {
     let end = Instant::now() + ARRIVAL;
     loop {
         let error = match context.client.folder_get(name, path).await {

@@ -130,6 +130,12 @@ impl FolderRoot {
         Ok(Self::open(path, object)?)
     }
 
+    /// Makes a directory that was a folder's an ordinary one again: its marker goes, all else stays.
+    pub fn release(path: &FsPath, object: ObjectId) -> std::io::Result<()> {
+        let root = Self::open(path, object).map_err(std::io::Error::other)?;
+        Ok(rustix::fs::unlinkat(&root.dir, ".meshwork/folder", rustix::fs::AtFlags::empty())?)
+    }
+
     /// Looks whether the folder is still where it was, with its marker. To be asked before anything
     /// is concluded from a listing.
     pub fn verify(&self) -> Result<(), RootError> {

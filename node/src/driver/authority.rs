@@ -192,7 +192,11 @@ impl Driver {
                     log: object.to_string(),
                     title: self.log_title(replica, object),
                     holder: holder.clone(),
-                    name: if is_mesh { self.name_of(grant.holder.into()) } else { holder },
+                    name: if is_mesh {
+                        self.name_of(grant.holder.into())
+                    } else {
+                        self.person_name(grant.holder.into())
+                    },
                     role: if is_mesh { role_name(grant.role) } else { object_role(grant.role) }.to_owned(),
                     author: DeviceId::from(grant.author).to_string(),
                     author_name: self.author_name(replica, object, grant.author),
@@ -232,7 +236,13 @@ impl Driver {
     }
 
     fn log_title(&self, replica: &Replica, object: ObjectId) -> String {
-        if object == ObjectId::from(replica.mesh_id()) { "this mesh".to_owned() } else { self.title_of(object) }
+        if object == ObjectId::from(replica.mesh_id()) {
+            "this mesh".to_owned()
+        } else if replica.control().log(object).is_some_and(|log| log.is_mesh()) {
+            format!("the mesh of {}", self.person_name(MeshId(object.0)))
+        } else {
+            self.title_of(object)
+        }
     }
 
     fn author_name(&self, replica: &Replica, object: ObjectId, author: PublicKey) -> String {
@@ -247,12 +257,14 @@ impl Driver {
             Act::Grant { to, role, .. } if is_mesh => {
                 format!("made {} {}", self.name_of((*to).into()), with_article(role_name(*role)))
             }
-            Act::Grant { to, role, .. } => format!("let {} {}", MeshId::from(*to).short(), object_role(*role)),
+            Act::Grant { to, role, .. } => {
+                format!("let {} {}", self.person_name(MeshId::from(*to)), object_role(*role))
+            }
             Act::Revoke { to, cuts, .. } if is_mesh => {
                 let kept = if cuts.is_empty() { "; nothing of it stands" } else { "; what it did before stands" };
                 format!("removed {}{kept}", self.name_of((*to).into()))
             }
-            Act::Revoke { to, .. } => format!("removed {}", MeshId::from(*to).short()),
+            Act::Revoke { to, .. } => format!("removed {}", self.person_name(MeshId::from(*to))),
             Act::Leave {} => "left".to_owned(),
             Act::Rotate { .. } => "put another recovery phrase in its place".to_owned(),
             Act::Epoch { n, seals, .. } => format!("made key {n} for {} devices", seals.len()),
@@ -268,7 +280,7 @@ fn with_article(role: &str) -> String {
     format!("{article} {role}")
 }
 
-fn object_role(role: Role) -> &'static str {
+pub(super) fn object_role(role: Role) -> &'static str {
     match role {
         Role::Own => "own",
         Role::Invite => "invite",

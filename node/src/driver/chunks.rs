@@ -39,15 +39,27 @@ use crate::{
     },
 };
 
+/// Where a content is that a device may have.
+pub(crate) enum Located {
+    /// At this path.
+    At(Path),
+    /// At none; it may be in history.
+    NotCurrent,
+}
+
 impl Driver {
-    /// Where in a folder on this disk a content is.
-    pub(super) fn locate(&self, object: ObjectId, content: ContentId) -> Option<Path> {
-        let base = self.replica.as_ref()?.folder(object)?.base()?;
-        let (dir, name) = base.locate(content)?;
-        let view = base.map().view();
-        let mut path = view.path_of(view.node_of(dir)?);
-        path.push(name);
-        Some(path)
+    /// Where in a folder on this disk a content is; nothing for a device with which the folder is not shared.
+    pub(super) fn locate(&self, device: DeviceId, object: ObjectId, content: ContentId) -> Option<Located> {
+        let replica = self.replica.as_ref().filter(|replica| replica.shares_with(object, device))?;
+        let base = replica.folder(object)?.base()?;
+        let current = || {
+            let (dir, name) = base.locate(content)?;
+            let view = base.map().view();
+            let mut path = view.path_of(view.node_of(dir)?);
+            path.push(name);
+            Some(path)
+        };
+        Some(current().map_or(Located::NotCurrent, Located::At))
     }
 
     pub(super) fn serve_chunks(&mut self, device: DeviceId, stream: Stream) {
@@ -56,7 +68,9 @@ impl Driver {
             return;
         };
         let (events, blobs) = (self.events.clone(), self.blobs.clone());
-        let library: Arc<dyn ChunkSource> = Arc::new(Library { events, blobs, shelves: self.folders.shelves() });
+        let mut shelves = self.folders.shelves();
+        shelves.retain(|object, _| self.replica.as_ref().is_some_and(|replica| replica.shares_with(*object, device)));
+        let library: Arc<dyn ChunkSource> = Arc::new(Library { device, events, blobs, shelves });
         let (direct, listening, slot) = (self.direct.clone(), self.listening.clone(), Arc::new(slot));
         let beside = library.clone();
         let offering = move || {
@@ -100,15 +114,16 @@ async fn serve_one(device: DeviceId, stream: impl Duplex, source: Arc<dyn ChunkS
 
 /// What a peer may read: contents of folders on this device, and pages of their manifests.
 struct Library {
+    device: DeviceId,
     events: mpsc::Sender<Event>,
     blobs: Arc<BlobStore>,
     shelves: BTreeMap<ObjectId, Shelf>,
 }
 
 impl Library {
-    fn locate(&self, object: ObjectId, content: ContentId) -> Option<Path> {
+    fn locate(&self, object: ObjectId, content: ContentId) -> Option<Located> {
         let (reply, answer) = oneshot::channel();
-        self.events.blocking_send(Event::Locate { object, content, reply }).ok()?;
+        self.events.blocking_send(Event::Locate { device: self.device, object, content, reply }).ok()?;
         answer.blocking_recv().ok()?
     }
 }
@@ -116,7 +131,10 @@ impl Library {
 impl ChunkSource for Library {
     fn open(&self, object: &ObjectId, content: &ContentId) -> Option<Box<dyn OpenContent>> {
         let shelf = self.shelves.get(object)?;
-        let current = self.locate(*object, *content).and_then(|path| Source::open(&shelf.root, &path).ok());
+        let current = match self.locate(*object, *content)? {
+            Located::At(path) => Source::open(&shelf.root, &path).ok(),
+            Located::NotCurrent => None,
+        };
         // A version that is current for somebody may be history here already.
         let source = current.or_else(|| shelf.history.find(*content).map(Source::of))?;
         Some(Box::new(OpenFile { source, convergence: shelf.convergence.clone() }))

@@ -10,7 +10,7 @@ use meshwork_replica::{
 };
 use tokio::sync::oneshot;
 
-use super::{Driver, authority, home, pairing::PairInput};
+use super::{Driver, authority, home, pairing::PairInput, sharing};
 use crate::{
     api::types::{
         Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, PairEvent, PairingOffer, Peer,
@@ -32,6 +32,7 @@ pub(crate) enum Command {
     Join { join: Join, reply: Reply<JoinResult> },
     Devices(Reply<Vec<Device>>),
     Authority(authority::Ask),
+    Sharing(sharing::Ask),
     FolderAdd { add: FolderAdd, reply: Reply<Folder> },
     FolderGet { name: String, path: PathBuf, reply: Reply<Folder> },
     Folders(Reply<Vec<Folder>>),
@@ -66,6 +67,7 @@ impl Driver {
                 answer(reply, Ok(devices));
             }
             Command::Authority(ask) => self.on_authority(ask),
+            Command::Sharing(ask) => self.on_sharing(ask),
             Command::FolderAdd { add, reply } => {
                 let added = self.folder_add(add);
                 answer(reply, added);
@@ -243,7 +245,7 @@ impl Driver {
     }
 
     /// The folder with this title or id; several of one title are told apart by id.
-    fn find_folder(&self, name: &str) -> Result<ObjectId, ResourceError> {
+    pub(super) fn find_folder(&self, name: &str) -> Result<ObjectId, ResourceError> {
         let ids = self.folder_ids();
         let found: Vec<ObjectId> =
             ids.into_iter().filter(|object| object.to_string() == name || self.title_of(*object) == name).collect();

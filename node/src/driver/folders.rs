@@ -16,7 +16,7 @@ use meshwork_replica::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::{Driver, Event};
+use super::{Driver, Event, rows};
 use crate::{
     clock,
     disk::{
@@ -28,6 +28,7 @@ use crate::{
         root::FolderRoot,
         watch::{Report, Watch},
     },
+    store::StoreError,
 };
 
 /// The file in the home that says which folders are where.
@@ -175,6 +176,15 @@ impl Folders {
         }
     }
 
+    /// Takes a folder off this device; its files stay, and so does what was kept in history.
+    pub fn remove(&mut self, object: ObjectId) -> io::Result<()> {
+        if let Some(mapped) = self.mapped.remove(&object) {
+            drop(mapped.watch);
+            FolderRoot::release(&mapped.path, object)?;
+        }
+        self.save()
+    }
+
     pub fn close(&mut self) {
         self.mapped.clear();
     }
@@ -276,6 +286,27 @@ async fn forward(object: ObjectId, mut reports: mpsc::Receiver<Report>, events: 
 }
 
 impl Driver {
+    /// A folder of another person is none of this mesh's any more.
+    pub(super) fn forget_folder(&mut self, object: ObjectId) {
+        if self.folders.path(object).is_none() {
+            return;
+        }
+        if let Err(error) = self.folders.remove(object) {
+            tracing::warn!(folder = %object.short(), %error, "a folder could not be taken off this device whole");
+        }
+        self.problems.remove(&object);
+        self.writing.rows.retain(|key, _| !key.starts_with(&object.0));
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            let cleared = store.run(move |store| rows::clear(&*store.index(), object)).await;
+            if let Err(error) =
+                cleared.map(|done| done.map_err(Into::into)).and_then(|done: Result<(), StoreError>| done)
+            {
+                tracing::warn!(%error, "the table of local files of a folder could not be removed");
+            }
+        });
+    }
+
     /// Looks whether folders that stopped are back.
     pub(super) fn look_for_stopped(&mut self) {
         let Some(replica) = &self.replica else { return };

@@ -14,10 +14,12 @@ use meshwork_host::{
     swarm::{Address, Network, NetworkConfig, NetworkEvent},
 };
 use meshwork_protocol::{
+    contact::CardDevice,
     id::{DeviceId, MeshId, ObjectId},
     key::DeviceKey,
+    limits,
     seal::SealKey,
-    wire,
+    wire::{self, sync::Frame},
 };
 use meshwork_replica::replica::{self, Replica};
 use tokio::{sync::mpsc, time::Instant};
@@ -86,11 +88,32 @@ impl KnownAddresses {
         }
         known.splice(0..0, fresh);
         known.truncate(ADDRESSES_EACH);
+        self.save();
+        true
+    }
+
+    /// Remembers addresses that somebody else told, behind those that are known and only as far as there is room:
+    /// whoever tells falsehoods displaces nothing. Tells whether anything is new.
+    pub fn add_hints(&mut self, device: DeviceId, addresses: &[Address]) -> bool {
+        let known = self.known.entry(device.to_string()).or_default();
+        let before = known.len();
+        for address in addresses.iter().map(ToString::to_string) {
+            if known.len() < ADDRESSES_EACH && !known.contains(&address) {
+                known.push(address);
+            }
+        }
+        let grown = known.len() > before;
+        if grown {
+            self.save();
+        }
+        grown
+    }
+
+    fn save(&self) {
         let text = serde_json::to_vec_pretty(&self.known).unwrap_or_default();
         if let Err(error) = write_small(&self.home, ADDRESSES_FILE, &text) {
             tracing::warn!(%error, "addresses of peers could not be stored");
         }
-        true
     }
 }
 
@@ -183,15 +206,48 @@ impl Driver {
 
     /// A device shows itself on the local network.
     pub(super) fn discovered(&mut self, device: DeviceId, addresses: Vec<Address>) {
-        let of_mesh = self.replica.as_ref().is_some_and(|replica| replica.peers().contains(&device));
-        if of_mesh && self.known.remember(device, &addresses) {
-            let network = self.network.clone();
-            tokio::spawn(async move {
-                // A network that has stopped needs no addresses.
-                let _ = network.set_known(device, addresses).await;
-            });
-        } else if !of_mesh {
-            self.drive_pairing(super::pairing::PairInput::Discovered { device, addresses });
+        let is_peer = self.replica.as_ref().is_some_and(|replica| replica.peers().contains(&device));
+        if !is_peer {
+            return self.drive_pairing(super::pairing::PairInput::Discovered { device, addresses });
+        }
+        if self.known.remember(device, &addresses) {
+            self.look_there(device, addresses);
+            for peer in self.peers.open() {
+                self.tell_addresses(peer, &[device]);
+            }
+        }
+    }
+
+    fn look_there(&self, device: DeviceId, addresses: Vec<Address>) {
+        let network = self.network.clone();
+        tokio::spawn(async move {
+            // A network that has stopped needs no addresses.
+            let _ = network.set_known(device, addresses).await;
+        });
+    }
+
+    /// Another device told where some may be reached.
+    pub(super) fn told_addresses(&mut self, devices: Vec<CardDevice>) {
+        for told in devices {
+            let addresses: Vec<Address> = told.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+            if !self.peers.is_connected(told.device) && self.known.add_hints(told.device, &addresses) {
+                self.look_there(told.device, self.known.of(told.device));
+            }
+        }
+    }
+
+    /// Tells a peer where those of `devices` were reached last with which it is to deal, too.
+    pub(super) fn tell_addresses(&mut self, peer: DeviceId, devices: &[DeviceId]) {
+        let Some(replica) = &self.replica else { return };
+        let acquainted = devices.iter().filter(|device| replica.acquainted(peer, **device));
+        let known = acquainted.map(|device| {
+            let addresses = self.known.of(*device).into_iter().map(|address| address.to_string());
+            let addresses = addresses.filter(|address| address.len() <= limits::ADDRESS);
+            CardDevice { device: *device, addresses: addresses.take(limits::PAIR_ADDRESSES).collect() }
+        });
+        let known: Vec<CardDevice> = known.filter(|known| !known.addresses.is_empty()).collect();
+        for devices in known.chunks(limits::SYNC_DEVICES) {
+            self.peers.send(peer, &Frame::Addresses { devices: devices.to_vec() });
         }
     }
 }

@@ -8,11 +8,12 @@ use super::{
     Event,
     authority::Ask,
     command::{Command, Reply},
+    sharing,
 };
 use crate::{
     api::types::{
-        Cap, Device, Folder, FolderAdd, FolderStatus, Join, JoinResult, LogEntry, PairEvent, PairingOffer, Quarantined,
-        RecoveryPhrase, RecoveryUse, RecoveryWord, Status,
+        Accept, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderStatus, Join, JoinResult, LogEntry,
+        Member, PairEvent, PairingOffer, Quarantined, RecoveryPhrase, RecoveryUse, RecoveryWord, Shared, Status,
     },
     resource::{
         NodeControl, ResourceError,
@@ -93,6 +94,46 @@ impl NodeControl for Node {
 
     async fn quarantine(&self) -> Result<Vec<Quarantined>, ResourceError> {
         self.ask(|reply| Command::Authority(Ask::Quarantine(reply))).await
+    }
+
+    async fn card(&self) -> Result<Card, ResourceError> {
+        self.ask(|reply| Command::Sharing(sharing::Ask::Card(reply))).await
+    }
+
+    async fn card_name(&self, name: String) -> Result<Card, ResourceError> {
+        self.ask(|reply| Command::Sharing(sharing::Ask::CardName { name, reply })).await
+    }
+
+    async fn contacts(&self) -> Result<Vec<Contact>, ResourceError> {
+        self.ask(|reply| Command::Sharing(sharing::Ask::Contacts(reply))).await
+    }
+
+    async fn contact_add(&self, add: ContactAdd) -> Result<Contact, ResourceError> {
+        self.ask(|reply| Command::Sharing(sharing::Ask::ContactAdd { add, reply })).await
+    }
+
+    async fn contact_remove(&self, name_or_id: String) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::Sharing(sharing::Ask::ContactRemove { name: name_or_id, reply })).await
+    }
+
+    async fn members(&self, folder: String) -> Result<Vec<Member>, ResourceError> {
+        self.ask(|reply| Command::Sharing(sharing::Ask::Members { folder, reply })).await
+    }
+
+    async fn share(&self, folder: String, person: String, role: String) -> Result<Shared, ResourceError> {
+        self.ask(|reply| Command::Sharing(sharing::Ask::Share { folder, person, role, reply })).await
+    }
+
+    async fn unshare(&self, folder: String, person: String) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::Sharing(sharing::Ask::Unshare { folder, person, reply })).await
+    }
+
+    async fn accept(&self, accept: Accept) -> Result<Folder, ResourceError> {
+        self.ask(|reply| Command::Sharing(sharing::Ask::Accept { accept, reply })).await
+    }
+
+    async fn leave(&self, folder: String) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::Sharing(sharing::Ask::Leave { folder, reply })).await
     }
 
     async fn folder_add(&self, add: FolderAdd) -> Result<Folder, ResourceError> {

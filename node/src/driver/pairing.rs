@@ -355,7 +355,7 @@ impl Driver {
         }
     }
 
-    fn listening_addresses(&self, most: usize) -> Vec<String> {
+    pub(super) fn listening_addresses(&self, most: usize) -> Vec<String> {
         Address::most_useful(&self.listening).into_iter().map(ToString::to_string).take(most).collect()
     }
 

@@ -14,7 +14,10 @@ use meshwork_protocol::{
         sync::{Frame, Reason},
     },
 };
-use meshwork_replica::{replica::Input, sync::serve::pack};
+use meshwork_replica::{
+    replica::{Input, Replica},
+    sync::serve::pack,
+};
 use tokio::{
     io::{AsyncWriteExt, BufWriter, ReadHalf, WriteHalf},
     sync::mpsc,
@@ -86,6 +89,11 @@ impl Peers {
         let with_stream = self.connected.iter().filter(|(device, _)| self.streams.contains_key(device));
         with_stream
             .map(|(device, path)| (*device, path.as_str(), self.streams.get(device).map_or(0, |peer| peer.since)))
+    }
+
+    /// The devices to which a control stream is open.
+    pub fn open(&self) -> Vec<DeviceId> {
+        self.streams.keys().copied().collect()
     }
 
     pub fn is_connected(&self, device: DeviceId) -> bool {
@@ -255,6 +263,8 @@ impl Driver {
         }
         self.peers.adopt(device, stream);
         self.drive(Input::PeerUp(device));
+        let devices: Vec<DeviceId> = self.replica.iter().flat_map(Replica::peers).collect();
+        self.tell_addresses(device, &devices);
         self.report_peer(device, true);
     }
 
@@ -294,7 +304,15 @@ impl Driver {
     pub(super) fn allow_peers(&mut self) {
         let Some(replica) = &self.replica else { return };
         let (network, peers) = (self.network.clone(), replica.peers());
-        let known: Vec<_> = peers.iter().map(|device| (*device, self.known.of(*device))).collect();
+        let cards = replica.graph().contacts().into_values().flat_map(|contact| contact.devices);
+        let cards: BTreeMap<DeviceId, Vec<String>> = cards.map(|known| (known.device, known.addresses)).collect();
+        let addresses = |device: &DeviceId| match self.known.of(*device) {
+            none if none.is_empty() => {
+                cards.get(device).into_iter().flatten().filter_map(|text| text.parse().ok()).collect()
+            }
+            known => known,
+        };
+        let known: Vec<_> = peers.iter().map(|device| (*device, addresses(device))).collect();
         tokio::spawn(async move {
             // A network that has stopped needs neither.
             let _ = network.set_allowed(peers).await;

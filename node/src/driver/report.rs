@@ -28,8 +28,14 @@ impl Driver {
 
     /// The name of a device.
     pub(super) fn name_of(&self, device: DeviceId) -> String {
-        let entry = self.replica.as_ref().and_then(|replica| replica.graph().devices().remove(&device));
-        entry.map_or_else(|| device.short(), |entry| entry.name)
+        let Some(replica) = &self.replica else { return device.short() };
+        match replica.graph().devices().remove(&device) {
+            Some(entry) => entry.name,
+            None => replica.person_of(device).map_or_else(
+                || device.short(),
+                |person| format!("a device of {} ({})", self.person_name(person), device.short()),
+            ),
+        }
     }
 
     /// What keeps single files of a folder from being in line.
@@ -96,7 +102,7 @@ impl Driver {
                     "What happened could not be stored; nothing is recorded until the node starts again".to_owned();
                 self.log.post(clock::now(), events::STORE_FAILED, text, no_fields);
             }
-            replica::Event::FolderKnown(_) | replica::Event::Refused { .. } => {}
+            replica::Event::FolderKnown(_) | replica::Event::FolderForgotten(_) | replica::Event::Refused { .. } => {}
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use meshwork_protocol::{
     codec,
-    id::{DirId, ObjectId},
+    id::{ChainId, DirId, ObjectId},
     wire_struct,
 };
 use meshwork_replica::{
@@ -28,7 +28,7 @@ const ROW_MAX: usize = 64 * 1024;
 
 /// One operation of a key's row.
 struct DotRow {
-    chain: meshwork_protocol::id::ChainId,
+    chain: ChainId,
     seq: u64,
     index: u16,
 }
@@ -139,16 +139,19 @@ fn read_row(base: &mut StoredBase, key: &[u8], value: &[u8]) -> Option<()> {
             };
             base.files.push((parent, Name::new(name).ok()?, fingerprint));
         }
-        b'o' => base.own_seq = u64::from_be_bytes(value.try_into().ok()?),
+        b'o' => {
+            let (chain, seq) = value.split_first_chunk()?;
+            base.own = Some((ChainId(*chain), u64::from_be_bytes(seq.try_into().ok()?)));
+        }
         _ => return None,
     }
     Some(())
 }
 
 /// The rows of a set of changes; of several changes of one row the last counts.
-pub(super) fn rows(object: ObjectId, own_seq: u64, changes: &[BaseChange], into: &mut Rows) {
+pub(super) fn rows(object: ObjectId, (own, seq): (ChainId, u64), changes: &[BaseChange], into: &mut Rows) {
     into.extend(changes.iter().map(|change| row(object, change)));
-    into.insert([object.0.as_slice(), b"o"].concat(), Some(own_seq.to_be_bytes().to_vec()));
+    into.insert([object.0.as_slice(), b"o"].concat(), Some([own.0.as_slice(), &seq.to_be_bytes()].concat()));
 }
 
 /// Writes rows.
@@ -156,4 +159,14 @@ pub(super) fn write(index: &dyn Index, rows: Rows) -> Result<(), IndexError> {
     let (put, remove): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|(_, value)| value.is_some());
     index.remove_many(TREE, remove.into_iter().map(|(key, _)| key).collect())?;
     index.put_many(TREE, put.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
+}
+
+/// Removes all rows of an object.
+pub(super) fn clear(index: &dyn Index, object: ObjectId) -> Result<(), IndexError> {
+    let mut keys = Vec::new();
+    index.scan_prefix(TREE, &object.0, &mut |key, _| {
+        keys.push(key.to_vec());
+        true
+    })?;
+    index.remove_many(TREE, keys)
 }

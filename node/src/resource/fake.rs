@@ -15,8 +15,8 @@ use super::{
     events::{self, EventLog, Subscription},
 };
 use crate::api::types::{
-    Cap, Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, LogEntry, PairEvent, PairingOffer,
-    Quarantined, RecoveryPhrase, RecoveryUse, RecoveryWord, Status,
+    Accept, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult,
+    LogEntry, Member, PairEvent, PairingOffer, Quarantined, RecoveryPhrase, RecoveryUse, RecoveryWord, Shared, Status,
 };
 
 pub(crate) const DEVICE: &str = "d1d1d1d1";
@@ -160,6 +160,58 @@ impl NodeControl for FakeNode {
         Ok(Vec::new())
     }
 
+    async fn card(&self) -> Result<Card, ResourceError> {
+        Ok(Card { name: "Ann".to_owned(), link: "mesh-contact:1?m=e2".to_owned() })
+    }
+
+    async fn card_name(&self, name: String) -> Result<Card, ResourceError> {
+        Ok(Card { name, ..self.card().await? })
+    }
+
+    async fn contacts(&self) -> Result<Vec<Contact>, ResourceError> {
+        Ok(vec![bo()])
+    }
+
+    async fn contact_add(&self, add: ContactAdd) -> Result<Contact, ResourceError> {
+        Ok(Contact { name: add.name.unwrap_or_else(|| bo().name), ..bo() })
+    }
+
+    async fn contact_remove(&self, name_or_id: String) -> Result<(), ResourceError> {
+        if name_or_id == bo().name { Ok(()) } else { Err(no_contact()) }
+    }
+
+    async fn members(&self, folder: String) -> Result<Vec<Member>, ResourceError> {
+        self.folder_status(folder).await?;
+        let (person, name, role) = ("e2e2e2e2".to_owned(), "you".to_owned(), "own".to_owned());
+        Ok(vec![Member { person, name, role, here: true, pending: false }])
+    }
+
+    async fn share(&self, folder: String, person: String, role: String) -> Result<Shared, ResourceError> {
+        let folder = self.folder_status(folder).await?;
+        self.contact_remove(person.clone()).await?;
+        let link = "mesh-share:1?o=f0".to_owned();
+        Ok(Shared { folder: folder.id, title: folder.title, name: person, role, link })
+    }
+
+    async fn unshare(&self, folder: String, person: String) -> Result<(), ResourceError> {
+        self.folder_status(folder).await?;
+        self.contact_remove(person).await
+    }
+
+    async fn accept(&self, accept: Accept) -> Result<Folder, ResourceError> {
+        let title = accept.title.unwrap_or_else(|| "Trip".to_owned());
+        let folder = Folder { id: "f9".to_owned(), title, path: None, files: 0, bytes: 0 };
+        self.state().folders.push(folder.clone());
+        Ok(folder)
+    }
+
+    async fn leave(&self, folder: String) -> Result<(), ResourceError> {
+        let mut state = self.state();
+        let before = state.folders.len();
+        state.folders.retain(|known| known.id != folder && known.title != folder);
+        if state.folders.len() < before { Ok(()) } else { Err(no_folder()) }
+    }
+
     async fn folder_add(&self, add: FolderAdd) -> Result<Folder, ResourceError> {
         let title = add.title.unwrap_or_else(|| "untitled".to_owned());
         let id = format!("f{}", self.state().folders.len());
@@ -213,6 +265,14 @@ impl NodeControl for FakeNode {
     async fn shutdown(&self) {
         self.stopped.store(true, Ordering::SeqCst);
     }
+}
+
+fn bo() -> Contact {
+    Contact { person: "b0b0b0b0".to_owned(), name: "bo".to_owned(), connected: false, shared: Vec::new() }
+}
+
+fn no_contact() -> ResourceError {
+    ResourceError::not_found("You have no such contact.", "Look at the list.")
 }
 
 fn known(name: &str) -> Result<(), ResourceError> {

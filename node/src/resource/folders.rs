@@ -7,7 +7,7 @@ use meshwork_protocol::{
     resource::{Request, Response, Verb},
 };
 
-use super::{NodeControl, ResourceError, answer, body, wrong_verb};
+use super::{NodeControl, ResourceError, answer, body, done, wrong_verb};
 use crate::api::types::{FolderAdd, FolderGet};
 
 /// Bytes of a folder's title.
@@ -48,6 +48,10 @@ pub(super) async fn folder<N: NodeControl>(node: &N, request: &Request, name: &s
             let FolderGet { path } = body(request)?;
             check_path(&path)?;
             Ok(answer(201, &node.folder_get(name.to_owned(), path).await?))
+        }
+        Verb::Delete => {
+            node.leave(name.to_owned()).await?;
+            Ok(done(200))
         }
         _ => Err(wrong_verb(request)),
     }

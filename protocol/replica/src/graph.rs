@@ -1,6 +1,6 @@
 //! The graph of an object: the small, slow, structured part of what is shared, held in an automerge document.
 //!
-//! Four flat maps of encoded values: devices, objects, mappings (which device holds which object) and settings. A
+//! Five flat maps of encoded values: devices, objects, mappings (which device holds which object), settings and contacts. A
 //! change is what one device did at once; it travels as the body of a signed record and is judged here again, because a
 //! valid signature says who wrote a change and not that it is harmless. What is refused depends only on the change and on
 //! those it builds on, never on what else a replica holds, so that all replicas refuse the same.
@@ -21,12 +21,12 @@ use std::{
 use automerge::{Automerge, Change, ChangeHash, ObjId, ReadDoc as _, ScalarValueRef, ValueRef, legacy};
 use meshwork_protocol::{
     codec,
-    id::{DeviceId, Incarnation, ObjectId},
+    id::{DeviceId, Incarnation, MeshId, ObjectId},
     limits,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use self::schema::{Device, Edit, GraphEvent, Mapping, Object};
+pub use self::schema::{Contact, Device, Edit, GraphEvent, Mapping, Object};
 use self::{
     change::{Head, Row},
     schema::Map,
@@ -342,6 +342,13 @@ impl Graph {
     pub fn objects(&self) -> BTreeMap<ObjectId, Object> {
         self.rows::<Object>(Map::Objects, String::new()..)
             .filter_map(|(key, row)| Some((ObjectId(schema::parse_id(&key)?), row)))
+            .collect()
+    }
+
+    /// Other persons.
+    pub fn contacts(&self) -> BTreeMap<MeshId, Contact> {
+        self.rows::<Contact>(Map::Contacts, String::new()..)
+            .filter_map(|(key, row)| Some((MeshId(schema::parse_id(&key)?), row)))
             .collect()
     }
 

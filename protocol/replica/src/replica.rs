@@ -11,6 +11,7 @@ mod judge;
 mod mesh;
 mod receive;
 mod restore;
+mod sharing;
 mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use meshwork_protocol::{
     control::{Control, ControlError, EpochError, Keyring},
     id::{ChainId, DeviceId, Incarnation, MeshId, ObjectId, OpId},
     key::DeviceKey,
-    object::{ChainError, RecordError, Vector, Verified},
+    object::{ChainError, RecordError, Verified},
     seal::{Convergence, SealKey},
     time::Timestamp,
 };
@@ -141,8 +142,18 @@ pub struct Replica {
     /// anything that builds on it, also when what it was signed for comes to nothing.
     signed: Vec<Stored>,
     unsaid: BTreeMap<u64, Vec<Said>>,
-    /// Objects that the sync machine is to be told of.
+    /// Objects, and meshes for their control logs, that the sync machine is to be told of.
     announced: Vec<ObjectId>,
+    /// What connected devices may know of may have changed.
+    audiences_due: bool,
+    /// Meshes whose control log the sync machine was told to ask for.
+    awaited: BTreeSet<ObjectId>,
+    /// Objects that the graph named or has ceased to name.
+    renamed: BTreeSet<ObjectId>,
+    /// Folders with changes on disk that this device could not sign.
+    unsigned: BTreeSet<ObjectId>,
+    /// Objects of other persons that this mesh takes no part in any more.
+    given_up: BTreeSet<ObjectId>,
     /// Questions for control logs that wait until these are durable.
     control_asked: Vec<(DeviceId, ObjectId, Vec<OpId>)>,
     connected: BTreeSet<DeviceId>,
@@ -171,6 +182,11 @@ impl Replica {
             signed: Vec::new(),
             unsaid: BTreeMap::new(),
             announced: Vec::new(),
+            audiences_due: false,
+            awaited: BTreeSet::new(),
+            renamed: BTreeSet::new(),
+            unsigned: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             control_asked: Vec::new(),
             connected: BTreeSet::new(),
             last_ticket: 0,
@@ -187,9 +203,10 @@ impl Replica {
         match input {
             Input::PeerUp(peer) => {
                 self.connected.insert(peer);
-                let objects = self.objects.keys().copied().collect();
-                self.drive_sync(now, rng, sync::Input::PeerUp { peer, objects }, &mut out);
-                self.drive_transfer(now, rng, transfer::Input::PeerUp(peer), &mut out);
+                let audience = self.audience(peer);
+                let objects = sharing::whole(&audience);
+                self.drive_sync(now, rng, sync::Input::PeerUp { peer, objects: audience }, &mut out);
+                self.drive_transfer(now, rng, transfer::Input::PeerUp(peer, objects), &mut out);
             }
             Input::PeerDown(peer) => {
                 self.connected.remove(&peer);
@@ -208,11 +225,22 @@ impl Replica {
             Input::Reread { object, records, done } => self.reread(now, rng, object, records, done, &mut out),
             Input::Tick => self.tick(now, rng, &mut out),
         }
-        for object in std::mem::take(&mut self.announced) {
-            self.synchronise(now, rng, object, &mut out);
-        }
-        self.ask_again(&mut out);
+        self.settle(now, rng, &mut out);
         out
+    }
+
+    /// What follows from an input but is done once, whatever asked for it.
+    fn settle(&mut self, now: Timestamp, rng: &mut impl CryptoRng, out: &mut Vec<Output>) {
+        for object in std::mem::take(&mut self.renamed) {
+            self.give_up(now, rng, object, out);
+        }
+        for object in std::mem::take(&mut self.announced) {
+            self.synchronise(now, rng, object, out);
+        }
+        if std::mem::take(&mut self.audiences_due) {
+            self.tell_audiences(now, rng, out);
+        }
+        self.ask_again(out);
     }
 
     /// When [`Input::Tick`] is next due.
@@ -251,6 +279,7 @@ impl Replica {
                         Ok(signed) => inputs.push(folder::Input::Authored(signed)),
                         Err(error) => {
                             tracing::error!(%error, object = %object.short(), "changes could not be signed");
+                            self.unsigned.insert(object);
                             inputs.push(folder::Input::AuthorFailed(error.to_string()));
                         }
                     }
@@ -282,8 +311,8 @@ impl Replica {
                 self.drive_transfer(now, rng, transfer::Input::Unwant { object, contents }, out);
             }
             folder::Output::Base(changes) => {
-                let own_seq = self.own_head(object);
-                out.push(Output::Base { object, own_seq, changes });
+                let own = self.own_head(object);
+                out.push(Output::Base { object, own, changes });
             }
             folder::Output::Event(event) => out.push(Output::Event(Event::Folder(object, event))),
         }
@@ -368,17 +397,18 @@ impl Replica {
 
     /// Tells the sync machine of an object, and every peer that may know of it.
     fn synchronise(&mut self, now: Timestamp, rng: &mut impl CryptoRng, object: ObjectId, out: &mut Vec<Output>) {
-        let Some(state) = self.objects.get(&object) else { return };
+        let state = self.objects.get(&object);
+        if state.is_none() && !self.followed().contains(&MeshId(object.0)) {
+            return;
+        }
         let unsaid = self.unsaid.values().flatten();
         let waits = |said: &Said| matches!(said, Said::Record { object: of, .. } if *of == object);
         // What is not durable yet is told of when it is.
-        let vector = if unsaid.into_iter().any(waits) { Vector::default() } else { state.intake.chains().vector() };
+        let state = state.filter(|_| !unsaid.into_iter().any(waits));
+        let vector = state.map(|state| state.intake.chains().vector()).unwrap_or_default();
         let control = self.control.log(object).map(|log| log.heads()).unwrap_or_default();
         self.drive_sync(now, rng, sync::Input::ObjectAdded { object, vector, control }, out);
-        let objects: BTreeSet<ObjectId> = self.objects.keys().copied().collect();
-        for peer in self.connected.clone() {
-            self.drive_sync(now, rng, sync::Input::Allowed { peer, objects: objects.clone() }, out);
-        }
+        self.audiences_due = true;
     }
 
     /// Lets a folder go on after a merge.
@@ -414,12 +444,6 @@ impl Replica {
         self.keyring.convergence(object)
     }
 
-    /// The devices that may connect: those of the same mesh.
-    pub fn peers(&self) -> BTreeSet<DeviceId> {
-        let own = self.device.device_id();
-        self.control.devices(self.mesh).into_iter().map(|(device, _)| device).filter(|device| *device != own).collect()
-    }
-
     /// Contents still to come for an object, and their bytes.
     pub fn transfers_left(&self, object: ObjectId) -> (usize, u64) {
         self.transfer.left(object)
@@ -427,7 +451,8 @@ impl Replica {
 
     /// The folders known.
     pub fn folders(&self) -> impl Iterator<Item = &Folder> {
-        self.objects.values().filter_map(|object| object.folder.as_ref())
+        let known = self.objects.iter().filter(|(object, _)| !self.given_up.contains(object));
+        known.filter_map(|(_, object)| object.folder.as_ref())
     }
 
     /// A digest over everything that replicas of one mesh must agree on, for comparing them.
@@ -449,12 +474,24 @@ impl Replica {
         self.objects.get(&object).ok_or(AuthorError::UnknownObject)
     }
 
+    /// The chain that this device writes in an object.
     fn own_chain(&self, object: ObjectId) -> ChainId {
-        ChainId::of(&self.device.device_id(), &object, &self.incarnation)
+        ChainId::of(&self.device.device_id(), &object, &self.own_incarnation(object))
     }
 
-    fn own_head(&self, object: ObjectId) -> u64 {
+    /// Where the newest that this device wrote does not stand, and it has been given a right since, what it writes now
+    /// goes to another chain: in the old one it would follow, and so let stand, what was cut off.
+    fn own_incarnation(&self, object: ObjectId) -> Incarnation {
+        let device = self.device.device_id();
+        let chain = ChainId::of(&device, &object, &self.incarnation);
+        let cut = |state: &Object| state.intake.chains().head(&chain).0 > state.standing(&chain);
+        let grants = self.control.grants(object, device).filter(|_| self.objects.get(&object).is_some_and(cut));
+        grants
+            .map_or(self.incarnation, |(object_grant, device_grant)| self.incarnation.under(object_grant, device_grant))
+    }
+
+    fn own_head(&self, object: ObjectId) -> (ChainId, u64) {
         let own = self.own_chain(object);
-        self.objects.get(&object).map_or(0, |state| state.intake.chains().head(&own).0)
+        (own, self.objects.get(&object).map_or(0, |state| state.intake.chains().head(&own).0))
     }
 }

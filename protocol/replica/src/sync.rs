@@ -17,6 +17,7 @@ pub mod serve;
 use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork_protocol::{
+    contact::CardDevice,
     id::{ChainId, DeviceId, ObjectId, OpId, RecordId},
     limits,
     object::{Range, Vector},
@@ -27,6 +28,18 @@ use serde_bytes::ByteBuf;
 
 use local::Local;
 use peer::{Peer, View};
+
+/// How much of an object a peer may know of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Its control log: what both need to judge each other by.
+    Control,
+    /// Its records, too.
+    Whole,
+}
+
+/// The objects that a peer may know of.
+pub type Audience = BTreeMap<ObjectId, Scope>;
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -50,14 +63,14 @@ pub enum Input {
         /// The peer.
         peer: DeviceId,
         /// Objects that the peer may know of.
-        objects: BTreeSet<ObjectId>,
+        objects: Audience,
     },
     /// The objects that a connected peer may know of changed.
     Allowed {
         /// The peer.
         peer: DeviceId,
         /// Objects that the peer may know of.
-        objects: BTreeSet<ObjectId>,
+        objects: Audience,
     },
     /// The control stream to a peer ended.
     PeerDown {
@@ -219,6 +232,11 @@ pub enum Output {
         /// The statements.
         items: Vec<ByteBuf>,
     },
+    /// A peer told where devices may be reached.
+    Addresses {
+        /// The devices; nothing about them is certain.
+        devices: Vec<CardDevice>,
+    },
     /// Close the stream to a peer after what was sent before; [`Input::PeerDown`] need not follow.
     Close {
         /// The peer.
@@ -326,8 +344,9 @@ impl Sync {
         self.remove_object(now, &object);
         self.objects.insert(object, Local::new(object, vector, control));
         let mut viewers = Vec::new();
-        for (device, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.allowed.contains(&object)) {
-            peer.views.insert(object, View::new(now));
+        for (device, peer) in &mut self.peers {
+            let Some(scope) = peer.allowed.get(&object) else { continue };
+            peer.views.insert(object, View::new(now, *scope));
             viewers.push(*device);
         }
         for peer in viewers {
@@ -349,26 +368,33 @@ impl Sync {
         self.plan_hungry(now, object);
     }
 
-    fn peer_up(&mut self, now: Timestamp, peer: DeviceId, objects: BTreeSet<ObjectId>) {
+    fn peer_up(&mut self, now: Timestamp, peer: DeviceId, objects: Audience) {
         self.peer_down(now, &peer);
         let (mut views, mut states) = (BTreeMap::new(), Vec::new());
-        for (object, local) in objects.iter().filter_map(|object| Some((object, self.objects.get(object)?))) {
-            views.insert(*object, View { said: Some(local.vector_digest()), ..View::new(now) });
-            states.push(local.state());
+        for (object, scope) in &objects {
+            let Some(local) = self.objects.get(object) else { continue };
+            views.insert(*object, View { said: Some(local.vector_digest()), ..View::new(now, *scope) });
+            states.push(local.state(*scope));
         }
         self.peers.insert(peer, Peer::new(now, objects, views));
         self.hello(peer, &states);
     }
 
-    fn allow(&mut self, now: Timestamp, peer: DeviceId, objects: BTreeSet<ObjectId>) {
+    fn allow(&mut self, now: Timestamp, peer: DeviceId, objects: Audience) {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
-        let lost: Vec<ObjectId> = entry.allowed.difference(&objects).copied().collect();
-        let new = objects.difference(&entry.allowed).filter(|object| self.objects.contains_key(object));
-        let new: Vec<ObjectId> = new.copied().collect();
+        let changed = |(object, scope): &(&ObjectId, &Scope), other: &Audience| other.get(object) != Some(scope);
+        let lost: Vec<ObjectId> =
+            entry.allowed.iter().filter(|was| changed(was, &objects)).map(|(object, _)| *object).collect();
+        let new: Vec<(ObjectId, Scope)> = objects
+            .iter()
+            .filter(|is| changed(is, &entry.allowed) && self.objects.contains_key(is.0))
+            .map(|(object, scope)| (*object, *scope))
+            .collect();
         for object in &lost {
             entry.forget(object);
         }
-        entry.views.extend(new.iter().map(|object| (*object, View::new(now))));
+        entry.views.extend(new.iter().map(|(object, scope)| (*object, View::new(now, *scope))));
+        let new: Vec<ObjectId> = new.into_iter().map(|(object, _)| object).collect();
         entry.allowed = objects;
         for object in lost {
             self.abandon(now, &object, &peer);
@@ -410,6 +436,11 @@ impl Sync {
 
     fn send(&mut self, peer: DeviceId, frame: Frame) {
         self.outputs.push(Output::Send { peer, frame });
+    }
+
+    /// Like [`Sync::pair`], where the peer may know of the object's records.
+    fn whole(&mut self, peer: &DeviceId, object: &ObjectId) -> Option<(&mut Local, &mut View)> {
+        self.pair(peer, object).filter(|(_, view)| view.scope == Scope::Whole)
     }
 
     /// What this replica holds of an object and what it knows of a peer's holdings, if both are there.

@@ -26,6 +26,8 @@ pub enum Input {
         /// The files that have them.
         files: Vec<FileValue>,
     },
+    /// Nothing is needed of an object any more.
+    Forget(ObjectId),
     /// These contents are no longer needed.
     Unwant {
         /// For which object.
@@ -33,8 +35,8 @@ pub enum Input {
         /// Which.
         contents: Vec<ContentId>,
     },
-    /// A peer can be asked.
-    PeerUp(DeviceId),
+    /// A peer can be asked for contents of these objects, and no others.
+    PeerUp(DeviceId, BTreeSet<ObjectId>),
     /// A peer is gone.
     PeerDown(DeviceId),
     /// A peer may have more than before.
@@ -106,7 +108,7 @@ pub struct Transfer {
     wants: BTreeMap<(ObjectId, ContentId), Want>,
     /// Wants without a job, to be looked at when a peer is free.
     idle: BTreeSet<(ObjectId, ContentId)>,
-    peers: BTreeSet<DeviceId>,
+    peers: BTreeMap<DeviceId, BTreeSet<ObjectId>>,
     jobs: BTreeMap<u64, Job>,
     last_ticket: u64,
 }
@@ -124,8 +126,12 @@ impl Transfer {
                     self.idle.remove(&(object, content));
                 }
             }
-            Input::PeerUp(peer) => {
-                self.peers.insert(peer);
+            Input::Forget(object) => {
+                self.wants.retain(|(of, _), _| *of != object);
+                self.idle.retain(|(of, _)| *of != object);
+            }
+            Input::PeerUp(peer, objects) => {
+                self.peers.insert(peer, objects);
             }
             Input::PeerDown(peer) => {
                 self.peers.remove(&peer);
@@ -145,7 +151,7 @@ impl Transfer {
     /// When [`Input::Tick`] is next due.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         // A peer that is busy is thought of again when its job ends.
-        let free: BTreeSet<DeviceId> = self.peers.iter().filter(|peer| self.is_free(peer)).copied().collect();
+        let free: BTreeSet<DeviceId> = self.peers.keys().filter(|peer| self.is_free(peer)).copied().collect();
         let resting = self.idle.iter().filter_map(|want| self.wants.get(want));
         resting.flat_map(|want| want.rests.iter()).filter(|(peer, _)| free.contains(peer)).map(|(_, due)| *due).min()
     }
@@ -198,7 +204,7 @@ impl Transfer {
         if self.idle.is_empty() {
             return;
         }
-        for peer in self.peers.clone() {
+        for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             while self.is_free(&peer) {
                 let Some((object, files)) = self.next_batch(now, peer) else {
                     break;
@@ -221,7 +227,8 @@ impl Transfer {
     /// What to ask `peer` for next: files of one object up to the size of a job, or one larger file.
     fn next_batch(&self, now: Timestamp, peer: DeviceId) -> Option<(ObjectId, Vec<FileValue>)> {
         let (mut object, mut files, mut bytes) = (None, Vec::new(), 0u64);
-        for name in &self.idle {
+        let may_ask = self.peers.get(&peer)?;
+        for name in self.idle.iter().filter(|name| may_ask.contains(&name.0)) {
             let Some(want) = self.wants.get(name) else { continue };
             if want.rests.get(&peer).is_some_and(|due| *due > now) || object.is_some_and(|object| object != name.0) {
                 continue;

@@ -182,10 +182,19 @@ impl Control {
         let Some(own) = evaluation.roster.members.get(&by).filter(|member| member.role == Role::Own) else {
             return false;
         };
-        let rank = |grant: OpId| log.get(grant).map(|entry| log.grant_rank(entry));
-        let own = rank(own.device_grant);
-        let mut held = live_grants(evaluation).filter(|(_, node)| node.holder == target.into());
-        held.all(|(grant, _)| own < rank(grant))
+        outranks(log, evaluation, own.device_grant, target.into())
+    }
+
+    /// Whether a revocation by a device of the person `by` would bind all that another person holds in an object.
+    pub fn may_exclude(&self, object: ObjectId, by: MeshId, person: MeshId) -> bool {
+        let Some((log, evaluation)) = self.evaluated(object) else { return false };
+        let Birth::Object { genesis, .. } = log.birth() else { return false };
+        match persons(evaluation, genesis.owner, log.apex()).get(&by) {
+            Some((Role::Own, grant)) if person != genesis.owner && by != person => {
+                outranks(log, evaluation, *grant, person.into())
+            }
+            _ => false,
+        }
     }
 
     /// Standing revocations of a holder in a log: what a grant that is to re-admit him must name as seen.
@@ -243,6 +252,14 @@ impl Control {
 fn record_cuts(log: &ControlLog, node: &Node, object: ObjectId) -> Vec<Vec<RecordId>> {
     let revocations = node.binds.iter().filter_map(|id| log.get(*id)).map(|entry| &entry.op);
     revocations.filter(|op| matches!(op.act, Act::Revoke { .. })).map(|op| op.cut_records(object).to_vec()).collect()
+}
+
+/// Whether a grant, or the apex, is senior to every live grant of a holder.
+fn outranks(log: &ControlLog, evaluation: &Evaluation, grant: OpId, holder: Holder) -> bool {
+    let rank = |grant: OpId| log.get(grant).map(|entry| log.grant_rank(entry));
+    let own = rank(grant);
+    let mut held = live_grants(evaluation).filter(|(_, node)| node.holder == holder);
+    held.all(|(grant, _)| own < rank(grant))
 }
 
 /// The roster of a mesh.

@@ -162,6 +162,18 @@ impl RecordId {
     pub const NONE: RecordId = RecordId([0; 32]);
 }
 
+impl Incarnation {
+    /// The incarnation in which a device writes on under these grants when the end of its chain was cut off:
+    /// `blake3("mesh.v1.incarnation" || incarnation || object grant || device grant)`, cut to 8 bytes.
+    pub fn under(&self, object_grant: OpId, device_grant: OpId) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"mesh.v1.incarnation").update(&self.0).update(&object_grant.0).update(&device_grant.0);
+        let mut incarnation = [0; 8];
+        hasher.finalize_xof().fill(&mut incarnation);
+        Incarnation(incarnation)
+    }
+}
+
 impl ChainId {
     /// The chain of one device in one object since its last install or restore:
     /// `blake3("mesh.v1.chain" || device || object || incarnation)`, cut to 16 bytes.

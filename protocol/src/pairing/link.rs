@@ -3,10 +3,13 @@
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::{id::DeviceId, limits};
+use crate::{
+    id::DeviceId,
+    limits,
+    link::{escape, from_base32, id_from_text, to_base32, unescape},
+};
 
 const PREFIX: &str = "mesh-pair:1?";
-const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 const SECRET: usize = 16;
 const PSK_CONTEXT: &str = "mesh 2026 pair link v1";
 
@@ -53,7 +56,7 @@ impl PairLink {
         for (name, value) in query.split('&').filter_map(|part| part.split_once('=')) {
             match name {
                 "s" => secret = from_base32(value).and_then(|bytes| <[u8; SECRET]>::try_from(bytes.as_slice()).ok()),
-                "d" => device = parse_device(value),
+                "d" => device = id_from_text(value).map(DeviceId),
                 "a" if addresses.len() < limits::PAIR_ADDRESSES => {
                     addresses.push(unescape(value).ok_or(LinkError::Damaged)?);
                 }
@@ -95,74 +98,6 @@ impl PairLink {
     }
 }
 
-fn parse_device(text: &str) -> Option<DeviceId> {
-    if let Ok(device) = text.parse() {
-        return Some(device);
-    }
-    from_base32(text).and_then(|bytes| Some(DeviceId(bytes.as_slice().try_into().ok()?)))
-}
-
-/// RFC 4648 base32 in lower case without padding.
-fn to_base32(bytes: &[u8]) -> String {
-    let (mut held, mut bits, mut text) = (0u32, 0u32, String::with_capacity(bytes.len() * 8 / 5 + 1));
-    let digit = |value: u32| char::from(BASE32[(value & 31) as usize]);
-    for byte in bytes {
-        held = (held << 8 | u32::from(*byte)) & 0xfff;
-        bits += 8;
-        while bits >= 5 {
-            bits -= 5;
-            text.push(digit(held >> bits));
-        }
-    }
-    if bits > 0 {
-        text.push(digit(held << (5 - bits)));
-    }
-    text
-}
-
-/// The one inverse of [`to_base32`]: upper case is allowed, stray bits at the end are not.
-fn from_base32(text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let (mut held, mut bits, mut bytes) = (0u32, 0u32, Zeroizing::new(Vec::with_capacity(text.len() * 5 / 8 + 1)));
-    for letter in text.bytes() {
-        let value = BASE32.iter().position(|digit| *digit == letter.to_ascii_lowercase())?;
-        held = (held << 5 | u32::try_from(value).ok()?) & 0xfff;
-        bits += 5;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push((held >> bits & 0xff) as u8);
-        }
-    }
-    let clean = bits < 5 && held & ((1 << bits) - 1) == 0;
-    clean.then_some(bytes)
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b':' | b'.' | b'-' | b'_' => {
-                escaped.push(char::from(byte))
-            }
-            _ => escaped.push_str(&format!("%{byte:02x}")),
-        }
-    }
-    escaped
-}
-
-fn unescape(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        let plain = match byte {
-            b'%' => crate::id::unhex(&String::from_utf8(vec![rest.next()?, rest.next()?]).ok()?)?.first().copied()?,
-            other => other,
-        };
-        bytes.push(plain);
-    }
-    let text = String::from_utf8(bytes).ok()?;
-    (text.len() <= limits::ADDRESS && !text.chars().any(char::is_control)).then_some(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,16 +137,5 @@ mod tests {
         assert_eq!(PairLink::parse(&format!("{}{}", *text, "a".repeat(2_000))).err(), Some(LinkError::Oversize));
         assert_eq!(PairLink::parse(&format!("{}&a=%f", &text[..end])).err(), Some(LinkError::Damaged));
         assert_eq!(PairLink::parse(&format!("{}&a=%0a", &text[..end])).err(), Some(LinkError::Damaged));
-    }
-
-    #[test]
-    fn base32_is_that_of_the_rfc() {
-        for (plain, coded) in
-            [("f", "my"), ("fo", "mzxq"), ("foo", "mzxw6"), ("foob", "mzxw6yq"), ("foobar", "mzxw6ytboi")]
-        {
-            assert_eq!(to_base32(plain.as_bytes()), coded);
-            assert_eq!(from_base32(coded).as_deref().map(Vec::as_slice), Some(plain.as_bytes()));
-        }
-        assert!(from_base32("mz").is_none() && from_base32("a").is_none() && from_base32("m1").is_none());
     }
 }

@@ -7,6 +7,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 
 use crate::{
     codec::{self, DecodeError},
+    contact::CardDevice,
     id::{ChainId, ObjectId, OpId},
     limits,
     object::{Prefix, Range, Vector},
@@ -110,6 +111,12 @@ pub enum Frame {
         /// The object.
         object: ObjectId,
     },
+    /// Where devices may be reached that the receiver may deal with, too. Hints: whoever answers there still has to
+    /// prove who it is.
+    Addresses {
+        /// The devices.
+        devices: Vec<CardDevice>,
+    },
     /// Nothing to say, but alive.
     KeepAlive {},
     /// The sender is about to close the stream.
@@ -130,6 +137,7 @@ wire_enum!(Frame {
     8 => Served { object },
     9 => KeepAlive {},
     10 => Bye { reason },
+    11 => Addresses { devices },
 });
 
 /// Why a side closes the stream.
@@ -169,6 +177,7 @@ impl Frame {
             Frame::Want { .. } => "Want",
             Frame::Records { .. } => "Records",
             Frame::Served { .. } => "Served",
+            Frame::Addresses { .. } => "Addresses",
             Frame::KeepAlive {} => "KeepAlive",
             Frame::Bye { .. } => "Bye",
         }
@@ -203,6 +212,13 @@ impl Frame {
             Frame::Records { records, .. } => {
                 let small = records.iter().all(|record| record.len() <= limits::RECORD);
                 ("records", small && records.len() <= limits::SYNC_ITEMS)
+            }
+            Frame::Addresses { devices } => {
+                let fits = |text: &String| text.len() <= limits::ADDRESS;
+                let small = |known: &CardDevice| {
+                    known.addresses.len() <= limits::PAIR_ADDRESSES && known.addresses.iter().all(fits)
+                };
+                ("devices", devices.len() <= limits::SYNC_DEVICES && devices.iter().all(small))
             }
             Frame::Served { .. } | Frame::KeepAlive {} | Frame::Bye { .. } => ("", true),
         };

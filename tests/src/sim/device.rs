@@ -22,7 +22,7 @@ use super::disk::Disk;
 /// The stored rows of a disk base.
 #[derive(Clone, Default)]
 pub struct Rows {
-    own_seq: u64,
+    own: Option<(ChainId, u64)>,
     keys: BTreeMap<Key, Vec<Dot>>,
     dirs: BTreeMap<DirId, DirIdentity>,
     files: BTreeMap<(DirIdentity, Name), Fingerprint>,
@@ -30,9 +30,9 @@ pub struct Rows {
 
 impl Rows {
     /// Applies changes, as the node's index does.
-    pub fn apply(&mut self, own_seq: u64, changes: &[BaseChange]) {
+    pub fn apply(&mut self, own: (ChainId, u64), changes: &[BaseChange]) {
         self.remove(changes);
-        self.own_seq = own_seq;
+        self.own = Some(own);
         for change in changes {
             match change {
                 BaseChange::Key { key, operations } if !operations.is_empty() => {
@@ -77,7 +77,7 @@ impl Rows {
     /// As the replica takes them.
     pub fn stored(&self) -> StoredBase {
         StoredBase {
-            own_seq: self.own_seq,
+            own: self.own,
             keys: self.keys.iter().map(|(key, dots)| (key.clone(), dots.clone())).collect(),
             dirs: self.dirs.iter().map(|(dir, identity)| (*dir, *identity)).collect(),
             files: self.files.iter().map(|((parent, name), print)| (*parent, name.clone(), *print)).collect(),
@@ -93,7 +93,7 @@ pub struct Lot {
     /// Entries of the log.
     pub entries: Vec<Stored>,
     /// Changes of the disk base.
-    pub bases: Vec<(u64, Vec<BaseChange>)>,
+    pub bases: Vec<((ChainId, u64), Vec<BaseChange>)>,
 }
 
 impl Lot {

@@ -1,11 +1,12 @@
-//! What stands in a graph: four flat maps, made by a fixed first change, with encoded values.
+//! What stands in a graph: five flat maps, made by a fixed first change, with encoded values.
 
 use std::collections::BTreeMap;
 
 use automerge::{ActorId, Change, ExpandedChange, ObjId, ObjType, legacy};
 use meshwork_protocol::{
     codec,
-    id::{DeviceId, ObjectId},
+    contact::CardDevice,
+    id::{DeviceId, MeshId, ObjectId},
     limits, wire_struct,
 };
 
@@ -22,10 +23,11 @@ pub(super) enum Map {
     Mappings,
     Objects,
     Settings,
+    Contacts,
 }
 
 impl Map {
-    pub(super) const ALL: [Map; 4] = [Map::Devices, Map::Mappings, Map::Objects, Map::Settings];
+    pub(super) const ALL: [Map; 5] = [Map::Devices, Map::Mappings, Map::Objects, Map::Settings, Map::Contacts];
 
     fn name(self) -> &'static str {
         match self {
@@ -33,6 +35,7 @@ impl Map {
             Map::Mappings => "mappings",
             Map::Objects => "objects",
             Map::Settings => "settings",
+            Map::Contacts => "contacts",
         }
     }
 
@@ -96,8 +99,20 @@ pub struct Object {
     pub kind: u8,
     /// What it is called.
     pub title: String,
+    /// Whose it is: the own mesh, or that of the person who shares it.
+    pub owner: MeshId,
 }
-wire_struct!(Object { kind, title });
+wire_struct!(Object { kind, title, owner });
+
+/// Another person, as this mesh knows him.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// What he is called here.
+    pub name: String,
+    /// Devices that his card named: where to look for him until the control log of his mesh says more.
+    pub devices: Vec<CardDevice>,
+}
+wire_struct!(Contact { name, devices });
 
 /// That a device holds an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +162,16 @@ impl Edit {
         self.with(Map::Mappings, mapping_key(object, device), None)
     }
 
+    /// Enters or overwrites a contact.
+    pub fn put_contact(self, mesh: MeshId, entry: &Contact) -> Self {
+        self.with(Map::Contacts, mesh.to_string(), Some(codec::encode(entry)))
+    }
+
+    /// Removes a contact.
+    pub fn remove_contact(self, mesh: MeshId) -> Self {
+        self.with(Map::Contacts, mesh.to_string(), None)
+    }
+
     /// Enters or overwrites a setting; the value is opaque here.
     pub fn put_setting(self, name: &str, value: Vec<u8>) -> Self {
         self.with(Map::Settings, name.to_owned(), Some(value))
@@ -192,6 +217,8 @@ pub enum GraphEvent {
     Mapping(ObjectId, DeviceId),
     /// A setting of this name.
     Setting(String),
+    /// The entry of a contact.
+    Contact(MeshId),
 }
 
 impl GraphEvent {
@@ -202,6 +229,7 @@ impl GraphEvent {
             Map::Objects => parse_id(key).map(|id| GraphEvent::Object(ObjectId(id))),
             Map::Mappings => parse_mapping_key(key).map(|(object, device)| GraphEvent::Mapping(object, device)),
             Map::Settings => Some(GraphEvent::Setting(key.to_owned())),
+            Map::Contacts => parse_id(key).map(|id| GraphEvent::Contact(MeshId(id))),
         }
     }
 }

@@ -55,7 +55,7 @@ const FIRST: &str = "856f4a83501e2f27015c002000000000000000000000000000000000000
 #[test]
 fn views_show_what_was_entered() {
     let mut graph = Graph::new();
-    let folder = Object { kind: 1, title: "Holiday".into() };
+    let folder = Object { kind: 1, title: "Holiday".into(), owner: MeshId([3; 32]) };
     let edit = Edit::new()
         .put_device(device(1), &named("desk"))
         .put_object(OBJECT, &folder)

@@ -87,6 +87,9 @@ impl Replica {
         if self.store_failed {
             return Err(AuthorError::StoreFailed);
         }
+        if !self.may_write(object) {
+            return Err(AuthorError::NotMember);
+        }
         self.ensure_epoch(rng, object)?;
         let own = self.own_chain(object);
         let state = self.object(object)?;
@@ -121,7 +124,7 @@ impl Replica {
         let chains = self.object(object)?.intake.chains();
         let (seq, prev) = chains.head(&own);
         let height = chains.next_height(&prev, &deps);
-        let incarnation = self.incarnation;
+        let incarnation = self.own_incarnation(object);
         let draft = Draft {
             object,
             kind,

@@ -1,6 +1,7 @@
 //! What a replica is told and what it asks for: the whole vocabulary between it and the node.
 
 use meshwork_protocol::{
+    contact::CardDevice,
     id::{ChainId, ContentId, DeviceId, DirId, ObjectId, RecordId},
     wire::sync::{Frame, Reason},
 };
@@ -127,8 +128,8 @@ pub enum Output {
     Base {
         /// Which folder.
         object: ObjectId,
-        /// The own chain's newest place that the base includes.
-        own_seq: u64,
+        /// The own chain, and its newest place that the base includes.
+        own: (ChainId, u64),
         /// What changed.
         changes: Vec<BaseChange>,
     },
@@ -143,6 +144,8 @@ pub enum Output {
         /// What.
         files: Vec<FileValue>,
     },
+    /// A peer told where devices may be reached that may connect here.
+    Addresses(Vec<CardDevice>),
     /// The devices that may connect have changed: ask [`super::Replica::peers`].
     PeersChanged,
     /// Tell the user.
@@ -194,6 +197,8 @@ pub enum Event {
     },
     /// A folder is known that was not.
     FolderKnown(ObjectId),
+    /// A folder that another person shared is none of this mesh's any more. What is on disk stays there.
+    FolderForgotten(ObjectId),
     /// A peer sent something that is not as it must be.
     Refused {
         /// Who.
@@ -208,8 +213,8 @@ pub enum Event {
 /// A folder's disk base as it was stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredBase {
-    /// The own chain's newest place that it includes.
-    pub own_seq: u64,
+    /// The own chain, and its newest place that it includes.
+    pub own: Option<(ChainId, u64)>,
     /// For each key the operations that the disk shows.
     pub keys: Vec<(Key, Vec<Dot>)>,
     /// The directories by id.

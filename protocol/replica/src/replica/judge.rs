@@ -17,8 +17,8 @@ pub(super) struct Bench<'a> {
 }
 
 impl Judge for Bench<'_> {
-    fn may_send(&self, peer: &DeviceId, _object: &ObjectId) -> bool {
-        self.control.allowed_peer(self.mesh, *peer)
+    fn may_send(&self, peer: &DeviceId, object: &ObjectId) -> bool {
+        self.control.allowed_peer(self.mesh, *peer) || self.control.member(*object, *peer).is_some()
     }
 
     fn missing_control(&self, header: &Header) -> Vec<OpId> {

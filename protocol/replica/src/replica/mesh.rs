@@ -133,8 +133,9 @@ impl Replica {
         let mut out = Vec::new();
         let objects: Vec<ObjectId> = self.objects.keys().copied().collect();
         for object in &objects {
-            // An object whose key has not come here yet is given a new one by somebody who has it.
-            if self.keyring.convergence(*object).is_some() {
+            // An object whose key has not come here yet is given a new one by somebody who has it, one that this mesh
+            // may only read by somebody who may write.
+            if self.keyring.convergence(*object).is_some() && self.may_write(*object) {
                 self.ensure_epoch(rng, *object)?;
             }
         }
@@ -146,7 +147,7 @@ impl Replica {
     }
 
     /// The newest records of a device that stand, by object.
-    fn newest_of(&self, device: DeviceId) -> BTreeMap<ObjectId, Vec<RecordId>> {
+    pub(super) fn newest_of(&self, device: DeviceId) -> BTreeMap<ObjectId, Vec<RecordId>> {
         let newest = |state: &Object| {
             let chains = state.intake.chains();
             let own = chains.heads().filter(|(_, author, ..)| *author == device);
@@ -184,11 +185,16 @@ impl Replica {
     pub(super) fn supplement(&mut self, rng: &mut impl CryptoRng, out: &mut Vec<Output>) -> Result<(), AuthorError> {
         let objects: Vec<ObjectId> = self.objects.keys().copied().collect();
         let mut sealed = Ok(());
-        for object in objects {
+        for object in objects.into_iter().filter(|object| self.may_write(*object)).collect::<Vec<_>>() {
             sealed = sealed.and(self.supplement_object(rng, object));
         }
         self.persist_signed(out);
         sealed
+    }
+
+    /// Whether this device may write to an object.
+    pub fn may_write(&self, object: ObjectId) -> bool {
+        self.control.role(object, self.device.device_id()).is_some_and(|role| role >= Role::Edit)
     }
 
     fn supplement_object(&mut self, rng: &mut impl CryptoRng, object: ObjectId) -> Result<(), AuthorError> {
@@ -220,7 +226,7 @@ impl Replica {
         self.persist_signed(&mut out);
         self.edit_graph(
             rng,
-            Edit::new().put_object(object, &graph::Object { kind: FOLDER, title: title.to_owned() }),
+            Edit::new().put_object(object, &graph::Object { kind: FOLDER, title: title.to_owned(), owner: self.mesh }),
             &mut out,
         )?;
         Ok((object, out))
@@ -279,7 +285,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> Result<(), AuthorError> {
         let mesh = ObjectId::from(self.mesh);
-        let actor = GraphActor::new(self.device.device_id(), mesh, self.incarnation);
+        let actor = GraphActor::new(self.device.device_id(), mesh, self.own_incarnation(mesh));
         let Some(change) = self.graph.edit(actor, edit)? else {
             return Ok(());
         };

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use meshwork_protocol::{
     control::{ControlError, Inserted},
-    id::{DeviceId, ObjectId, OpId},
-    key::Signed,
+    id::{DeviceId, MeshId, ObjectId, OpId},
+    key::{Kind, Signed},
     object::{RecordKind, Verified},
     time::Timestamp,
     wire::sync::{self as frames, Frame},
@@ -16,6 +16,7 @@ use serde_bytes::ByteBuf;
 use super::{Event, Object, Output, Replica, Said, Stored, judge::Bench};
 use crate::{
     feed::{Dot, Operation, decode},
+    folder,
     graph::{self, Graph, GraphActor, GraphEvent},
     sync::{
         self,
@@ -50,6 +51,11 @@ impl Replica {
                     }
                     sync::Output::ReceivedControl { peer, object, items } => {
                         self.receive_control(now, rng, peer, object, items, &mut inputs, out);
+                    }
+                    sync::Output::Addresses { devices } => {
+                        let peers = self.peers();
+                        let known = devices.into_iter().filter(|known| peers.contains(&known.device)).collect();
+                        out.push(Output::Addresses(known));
                     }
                     sync::Output::Close { peer, reason } => out.push(Output::Disconnect { peer, reason }),
                 }
@@ -104,14 +110,13 @@ impl Replica {
     ) {
         let (mut entries, mut added) = (Vec::new(), Vec::new());
         for item in items {
-            let inserted =
-                Signed::parse(&item).map_err(ControlError::from).and_then(|signed| self.control.insert(signed));
+            let inserted = Signed::parse(&item).map_err(ControlError::from).and_then(|signed| self.insert(signed));
             match inserted {
                 Ok(Inserted::Added(ids)) => added.extend(ids),
                 Ok(Inserted::Duplicate | Inserted::Waiting(_)) => {}
-                // News of a log of which not even the genesis is here yet: ask for all of it.
-                Err(ControlError::UnknownLog(_)) => {
-                    inputs.push(sync::Input::NeedControl { peer, object });
+                // News of a log of which not even the genesis is here yet, or of whose owner: ask for all of it.
+                Err(ControlError::UnknownLog(unknown)) => {
+                    inputs.push(sync::Input::NeedControl { peer, object: unknown });
                     break;
                 }
                 Err(error) => {
@@ -134,6 +139,13 @@ impl Replica {
         }
     }
 
+    /// The mesh of a person with whom somebody here chose to deal is taken in before an object names it.
+    fn insert(&mut self, signed: Signed) -> Result<Inserted, ControlError> {
+        let is_mesh = Kind::from_wire(signed.kind) == Some(Kind::Genesis);
+        let asked = is_mesh && self.followed().contains(&MeshId(signed.id()));
+        if asked { self.control.adopt(signed) } else { self.control.insert(signed) }
+    }
+
     /// A control log has more than before: keys may open, records may be admitted, devices may connect.
     fn control_grew(
         &mut self,
@@ -145,11 +157,10 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         self.open_epochs(log, out);
-        let own_mesh = log == ObjectId::from(self.mesh);
-        if own_mesh {
-            out.push(Output::PeersChanged);
-        }
-        let objects: Vec<ObjectId> = if own_mesh { self.objects.keys().copied().collect() } else { vec![log] };
+        let is_mesh = self.control.log(log).is_some_and(|log| log.is_mesh());
+        self.follow(log, inputs);
+        self.audience_changed(out);
+        let objects: Vec<ObjectId> = if is_mesh { self.objects.keys().copied().collect() } else { vec![log] };
         for object in objects {
             let Some(mut state) = self.objects.remove(&object) else {
                 continue;
@@ -158,9 +169,26 @@ impl Replica {
             self.objects.insert(object, state);
             self.judge_again(object);
             self.take_arrivals(now, rng, object, arrivals, inputs, out);
+            if self.may_write(object) && self.unsigned.remove(&object) {
+                self.drive_folder(now, rng, object, folder::Input::DirtyEverywhere, out);
+            }
         }
         if let Err(error) = self.supplement(rng, out) {
             tracing::warn!(%error, "keys could not be sealed to new readers");
+        }
+    }
+
+    /// A log may name persons whose own logs are needed now; a mesh may be the owner that an object waits for.
+    fn follow(&mut self, log: ObjectId, inputs: &mut Vec<sync::Input>) {
+        let known: Vec<ObjectId> = self.followed().into_iter().map(ObjectId::from).collect();
+        let fresh = known.into_iter().filter(|person| self.control.log(*person).is_none());
+        let fresh: Vec<ObjectId> = fresh.filter(|person| !self.awaited.contains(person)).collect();
+        self.awaited.extend(&fresh);
+        self.announced.extend(fresh);
+        let waits =
+            |object: &&ObjectId| self.control.log(**object).is_none() && self.owner_of(**object) == Some(MeshId(log.0));
+        for object in self.objects.keys().filter(waits) {
+            inputs.extend(self.connected.iter().map(|peer| sync::Input::NeedControl { peer: *peer, object: *object }));
         }
     }
 
@@ -269,9 +297,8 @@ impl Replica {
 
     fn merge_feed(&mut self, object: ObjectId, record: &Verified, text: &[u8]) {
         let operations = operations(record, text);
-        let own = record.chain() == self.own_chain(object);
         if let Some(expected) = self.expected.get_mut(&object) {
-            expected.pass(&operations, own);
+            expected.pass(&operations);
         }
         let Some(state) = self.objects.get_mut(&object) else {
             return;
@@ -285,17 +312,28 @@ impl Replica {
 
     fn merge_graph(&mut self, record: &Verified, text: &[u8], out: &mut Vec<Output>) {
         for event in apply_change(&mut self.graph, record, text) {
-            if let GraphEvent::Object(object) = event {
-                self.know_object(object, out);
+            match event {
+                GraphEvent::Object(object) => {
+                    self.know_object(object, out);
+                    self.renamed.insert(object);
+                }
+                GraphEvent::Contact(_) => self.audience_changed(out),
+                GraphEvent::Device(_) | GraphEvent::Mapping(..) | GraphEvent::Setting(_) => {}
             }
         }
     }
 
     /// An object is named in the graph: from now on it is synchronised.
     pub(super) fn know_object(&mut self, object: ObjectId, out: &mut Vec<Output>) {
-        if !self.objects.contains_key(&object) && self.graph.objects().contains_key(&object) {
-            self.objects.insert(object, Object::folder(object));
+        if !self.graph.objects().contains_key(&object) {
+            return;
+        }
+        let again = self.given_up.remove(&object);
+        if again || !self.objects.contains_key(&object) {
+            self.objects.entry(object).or_insert_with(|| Object::folder(object));
             self.announced.push(object);
+            self.announced.extend(self.owner_of(object).filter(|owner| *owner != self.mesh).map(ObjectId::from));
+            self.audience_changed(out);
             out.push(Output::Event(Event::FolderKnown(object)));
             if self.resumed {
                 self.remap_folder(object);

@@ -37,12 +37,12 @@ impl Expected {
     }
 
     /// Keeps what the base names, and what came after it from this device.
-    pub fn pass(&mut self, operations: &[Arc<Operation>], own: bool) {
+    pub fn pass(&mut self, operations: &[Arc<Operation>]) {
         for operation in operations {
             if self.needed.contains(&operation.dot) {
                 self.found.insert(operation.dot, operation.clone());
             }
-            if own && operation.dot.seq > self.stored.own_seq {
+            if self.stored.own.is_some_and(|(own, seq)| operation.dot.chain == own && operation.dot.seq > seq) {
                 self.own_after.push(operation.clone());
             }
         }
@@ -116,9 +116,11 @@ impl Replica {
         for object in objects {
             self.open_epochs(object, &mut out);
             self.judge_again(object);
-            self.synchronise(now, rng, object, &mut out);
+            self.announced.push(object);
+            self.renamed.insert(object);
         }
-        self.ask_again(&mut out);
+        self.announced.extend(self.followed().into_iter().map(ObjectId::from));
+        self.settle(now, rng, &mut out);
         out.push(Output::PeersChanged);
         out
     }

@@ -242,7 +242,6 @@ impl Replica {
 
     fn merge_again(&mut self, object: ObjectId, record: &Verified) {
         let content = open(record, self.keyring.key(object, record.header().epoch));
-        let own = record.chain() == self.own_chain(object);
         let Some(state) = self.objects.get_mut(&object) else { return };
         let stands = state.stands(record);
         let text = match content {
@@ -254,7 +253,7 @@ impl Replica {
         let operations = operations(record, &text);
         if let Some(expected) = self.expected.get_mut(&object) {
             // Also what does not stand: the disk may still show it, and then it is not the user's work.
-            expected.pass(&operations, own);
+            expected.pass(&operations);
         }
         if !stands {
             return state.quarantine(record, operations);
@@ -279,6 +278,7 @@ impl Replica {
         }
         if object == ObjectId::from(self.mesh) {
             self.graph = reread.graph;
+            self.renamed.extend(self.objects.keys());
             let named: Vec<ObjectId> = self.graph.objects().into_keys().collect();
             named.into_iter().for_each(|object| self.know_object(object, out));
         }

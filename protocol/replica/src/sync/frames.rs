@@ -40,6 +40,7 @@ impl Sync {
             Frame::Want { object, ranges } => self.wanted(peer, object, ranges),
             Frame::Records { object, records } => self.records(peer, object, records),
             Frame::Served { object } => self.served(now, peer, object),
+            Frame::Addresses { devices } => self.outputs.push(Output::Addresses { devices }),
             Frame::KeepAlive {} | Frame::Bye { .. } => {}
         }
     }
@@ -72,7 +73,7 @@ impl Sync {
 
     /// The control logs are as equal as they will be: compares the chains.
     fn settle(&mut self, now: Timestamp, peer: DeviceId, object: ObjectId) {
-        let Some((local, view)) = self.pair(&peer, &object) else {
+        let Some((local, view)) = self.whole(&peer, &object) else {
             return;
         };
         if view.digest == Some(local.vector_digest()) {
@@ -94,7 +95,7 @@ impl Sync {
 
     /// Tells a peer all that is held of the chains of an object.
     fn state(&mut self, now: Timestamp, peer: DeviceId, object: ObjectId) {
-        let Some((local, view)) = self.pair(&peer, &object) else {
+        let Some((local, view)) = self.whole(&peer, &object) else {
             return;
         };
         if now < view.quiet {
@@ -115,7 +116,7 @@ impl Sync {
     }
 
     fn vector(&mut self, now: Timestamp, peer: DeviceId, object: ObjectId, entries: &[VectorEntry]) {
-        let Some((_, view)) = self.pair(&peer, &object) else {
+        let Some((_, view)) = self.whole(&peer, &object) else {
             return self.counters.not_allowed += 1;
         };
         view.claims.clear();
@@ -128,7 +129,7 @@ impl Sync {
     }
 
     fn announced(&mut self, now: Timestamp, peer: DeviceId, object: ObjectId, entries: &[VectorEntry]) {
-        if self.pair(&peer, &object).is_none() {
+        if self.whole(&peer, &object).is_none() {
             self.counters.not_allowed += 1;
             return;
         }
@@ -155,7 +156,7 @@ impl Sync {
     }
 
     fn wanted(&mut self, peer: DeviceId, object: ObjectId, mut ranges: Vec<Range>) {
-        let Some((local, view)) = self.pair(&peer, &object) else {
+        let Some((local, view)) = self.whole(&peer, &object) else {
             self.counters.not_allowed += 1;
             return self.send(peer, Frame::Served { object });
         };
@@ -178,7 +179,7 @@ impl Sync {
     }
 
     fn records(&mut self, peer: DeviceId, object: ObjectId, records: Vec<ByteBuf>) {
-        if self.pair(&peer, &object).is_none() {
+        if self.whole(&peer, &object).is_none() {
             self.counters.not_allowed += 1;
             return;
         }

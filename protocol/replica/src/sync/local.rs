@@ -10,6 +10,8 @@ use meshwork_protocol::{
     wire::sync::{self, ObjectState, ShortDigest},
 };
 
+use super::Scope;
+
 /// What is held here of one object, and whom it is being asked of.
 #[derive(Debug)]
 pub(super) struct Local {
@@ -47,8 +49,9 @@ impl Local {
         Local { object, taken: held.clone(), held, heads, control, vector, fetch: None, retry: None, hungry: false }
     }
 
-    pub(super) fn state(&self) -> ObjectState {
-        ObjectState { object: self.object, control: self.control, vector: self.vector }
+    pub(super) fn state(&self, scope: Scope) -> ObjectState {
+        let vector = if scope == Scope::Whole { self.vector } else { ShortDigest::default() };
+        ObjectState { object: self.object, control: self.control, vector }
     }
 
     pub(super) fn vector_digest(&self) -> ShortDigest {

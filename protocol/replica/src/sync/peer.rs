@@ -10,10 +10,12 @@ use meshwork_protocol::{
     wire::sync::ShortDigest,
 };
 
+use super::{Audience, Scope};
+
 /// A connected peer.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) allowed: BTreeSet<ObjectId>,
+    pub(super) allowed: Audience,
     pub(super) views: BTreeMap<ObjectId, View>,
     /// Whether its first frame came.
     pub(super) greeted: bool,
@@ -39,6 +41,7 @@ pub(super) struct Peer {
 /// What is known of one peer's holdings of one object.
 #[derive(Debug)]
 pub(super) struct View {
+    pub(super) scope: Scope,
     /// Newest place of each chain that the peer says it holds, or sent.
     pub(super) claims: BTreeMap<ChainId, u64>,
     /// Newest place sent unasked of each chain written here: on its way, if not claimed yet.
@@ -99,7 +102,7 @@ pub(super) struct Fork {
 }
 
 impl Peer {
-    pub(super) fn new(now: Timestamp, allowed: BTreeSet<ObjectId>, views: BTreeMap<ObjectId, View>) -> Self {
+    pub(super) fn new(now: Timestamp, allowed: Audience, views: BTreeMap<ObjectId, View>) -> Self {
         Peer {
             allowed,
             views,
@@ -132,8 +135,9 @@ impl Peer {
 }
 
 impl View {
-    pub(super) fn new(now: Timestamp) -> Self {
+    pub(super) fn new(now: Timestamp, scope: Scope) -> Self {
         View {
+            scope,
             claims: BTreeMap::new(),
             pushed: BTreeMap::new(),
             told: BTreeMap::new(),

@@ -29,7 +29,7 @@ impl Sync {
                 view.stated = false;
                 view.questioned = false;
                 view.said = Some(local.vector_digest());
-                states.push(local.state());
+                states.push(local.state(view.scope));
             }
         }
         for objects in states.chunks(limits::SYNC_OBJECTS) {
@@ -182,7 +182,7 @@ impl Sync {
 
     /// Sends this replica's side of a fork to a peer that holds the other, once.
     pub(super) fn prove_fork(&mut self, peer: DeviceId, object: ObjectId, chain: ChainId, seq: u64) {
-        let Some((local, view)) = self.pair(&peer, &object) else {
+        let Some((local, view)) = self.whole(&peer, &object) else {
             return;
         };
         if local.held.seq(&chain) < seq || !view.proved.insert(chain) {

@@ -296,11 +296,11 @@ fn an_object_added_later_is_compared_then() {
 fn an_object_not_allowed_is_not_told_and_not_served() {
     let (mut world, ids) = ahead(2, 10);
     world.connect(ids[0], ids[1]);
-    world.input(ids[0], Input::Allowed { peer: ids[1], objects: BTreeSet::new() });
+    world.input(ids[0], Input::Allowed { peer: ids[1], objects: Audience::new() });
     world.settle();
     assert!(world.nodes[&ids[1]].log.is_empty());
     assert!(world.nodes[&ids[0]].sync.counters().not_allowed > 0);
-    world.input(ids[0], Input::Allowed { peer: ids[1], objects: BTreeSet::from([OBJECT]) });
+    world.input(ids[0], Input::Allowed { peer: ids[1], objects: Audience::from([(OBJECT, Scope::Whole)]) });
     world.settle();
     world.advance(SECOND);
     world.settle();

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::id::RecordId;
+use crate::id::{DeviceId, RecordId};
 
 const OBJECT: ObjectId = ObjectId([1; 32]);
 
@@ -31,6 +31,7 @@ fn every_frame_round_trips() {
         Frame::Served { object: OBJECT },
         Frame::KeepAlive {},
         Frame::Bye { reason: Reason::Silent as u8 },
+        Frame::Addresses { devices: vec![CardDevice { device: DeviceId([4; 32]), addresses: vec!["/a".into()] }] },
     ];
     for (tag, frame) in frames.into_iter().enumerate() {
         let bytes = frame.encode();
@@ -48,6 +49,12 @@ fn a_state_of_one_object_is_some_tens_of_bytes() {
 
 #[test]
 fn the_largest_frame_of_each_kind_fits_and_one_more_does_not() {
+    let devices = |more| {
+        let addresses = vec!["/".repeat(limits::ADDRESS); limits::PAIR_ADDRESSES];
+        vec![CardDevice { device: DeviceId([4; 32]), addresses }; limits::SYNC_DEVICES + more]
+    };
+    assert!(Frame::decode(&Frame::Addresses { devices: devices(0) }.encode()).is_ok());
+    assert!(Frame::decode(&Frame::Addresses { devices: devices(1) }.encode()).is_err());
     let largest: [fn(usize) -> Frame; 5] = [
         |more| Frame::Hello { version: 1, objects: vec![state(1); limits::SYNC_OBJECTS + more] },
         |more| Frame::ControlHave { object: OBJECT, heads: vec![OpId([1; 32]); limits::SYNC_CONTROL_HEADS + more] },

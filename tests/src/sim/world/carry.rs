@@ -67,14 +67,14 @@ impl World {
                 self.devices[device].disk.begin_batch();
                 self.begin_job(device, Job::Place(steps.into(), Vec::new()));
             }
-            Output::Base { own_seq, changes, .. } => self.devices[device].gathered.bases.push((own_seq, changes)),
+            Output::Base { own, changes, .. } => self.devices[device].gathered.bases.push((own, changes)),
             Output::Fetch { ticket, peer, files, .. } => {
                 let fetching = Fetching { ticket, peer, left: files.into(), outcomes: Vec::new() };
                 self.devices[device].fetches.insert(ticket, fetching);
                 let delay = self.between(1, 60);
                 self.at(delay, Event::Fetch { device, life, ticket });
             }
-            Output::PeersChanged => self.drop_strangers(device),
+            Output::Addresses(_) | Output::PeersChanged => self.drop_strangers(device),
             Output::Event(event) => self.on_replica_event(device, event),
         }
     }
@@ -204,8 +204,8 @@ impl World {
         }
         let rows = &mut self.devices[device].rows;
         let mut next = rows.last().cloned().unwrap_or_default();
-        for (own_seq, changes) in &lot.bases {
-            next.apply(*own_seq, changes);
+        for (own, changes) in &lot.bases {
+            next.apply(*own, changes);
         }
         rows.push(next);
     }

@@ -13,6 +13,10 @@ fn say_as(sync: &mut Sync, peer: DeviceId, frame: &Frame) -> Vec<Output> {
     sync.handle(NOW, Input::Frame { peer, bytes: frame.encode() })
 }
 
+fn whole(objects: &BTreeSet<ObjectId>) -> Audience {
+    objects.iter().map(|object| (*object, Scope::Whole)).collect()
+}
+
 fn hello_states(outputs: &[Output]) -> Vec<ObjectState> {
     let states = outputs.iter().filter_map(|output| match output {
         Output::Send { frame: Frame::Hello { objects, .. }, .. } => Some(objects.clone()),
@@ -25,7 +29,7 @@ fn hello_states(outputs: &[Output]) -> Vec<ObjectState> {
 fn what_is_admitted_but_not_stored_is_neither_told_nor_served() {
     let mut sync = machine();
     let _ = say(&mut sync, NOW, &hello());
-    let objects = BTreeSet::from([OBJECT]);
+    let objects = Audience::from([(OBJECT, Scope::Whole)]);
     let before = hello_states(&sync.handle(NOW, Input::PeerUp { peer: OTHER, objects: objects.clone() }));
     let taken = Input::Taken { object: OBJECT, chain: chain(1), seq: 11, id: RecordId([11; 32]) };
     assert_eq!(sync.handle(NOW, taken), []);
@@ -48,7 +52,7 @@ fn what_is_admitted_but_not_stored_is_neither_told_nor_served() {
 #[test]
 fn when_a_peer_that_is_asked_goes_another_is_asked_at_once() {
     let mut sync = machine();
-    let _ = sync.handle(NOW, Input::PeerUp { peer: OTHER, objects: BTreeSet::from([OBJECT]) });
+    let _ = sync.handle(NOW, Input::PeerUp { peer: OTHER, objects: Audience::from([(OBJECT, Scope::Whole)]) });
     let frame = Frame::Vector { object: OBJECT, entries: vec![entry(chain(2), 5)] };
     let mut asked = Vec::new();
     for peer in [PEER, OTHER] {
@@ -58,7 +62,7 @@ fn when_a_peer_that_is_asked_goes_another_is_asked_at_once() {
     assert_eq!(asked, [1, 0], "one is asked at a time");
     let outputs = sync.handle(NOW, Input::PeerDown { peer: PEER });
     assert_eq!(wants(&outputs).len(), 1);
-    let outputs = sync.handle(NOW, Input::Allowed { peer: OTHER, objects: BTreeSet::new() });
+    let outputs = sync.handle(NOW, Input::Allowed { peer: OTHER, objects: Audience::new() });
     assert!(wants(&outputs).is_empty());
     assert_eq!(sync.objects[&OBJECT].fetch.as_ref().map(|fetch| fetch.peer), None);
 }
@@ -70,7 +74,7 @@ fn one_peer_is_asked_for_a_few_objects_at_a_time_and_for_all_in_turn() {
     for object in &objects {
         let _ = sync.handle(NOW, Input::ObjectAdded { object: *object, vector: Vector::default(), control: vec![] });
     }
-    let _ = sync.handle(NOW, Input::PeerUp { peer: PEER, objects: objects.clone() });
+    let _ = sync.handle(NOW, Input::PeerUp { peer: PEER, objects: whole(&objects) });
     let _ = say(&mut sync, NOW, &Frame::Hello { version: 1, objects: vec![] });
     let mut open = BTreeSet::new();
     let mut answered = BTreeSet::new();
@@ -103,7 +107,7 @@ fn a_first_exchange_of_many_objects_is_one_frame_for_each_four_thousand() {
     for object in &objects {
         let _ = sync.handle(NOW, Input::ObjectAdded { object: *object, vector: Vector::default(), control: vec![] });
     }
-    let outputs = sync.handle(NOW, Input::PeerUp { peer: PEER, objects });
+    let outputs = sync.handle(NOW, Input::PeerUp { peer: PEER, objects: whole(&objects) });
     let sizes: Vec<usize> = outputs
         .iter()
         .map(|output| match output {
@@ -117,7 +121,9 @@ fn a_first_exchange_of_many_objects_is_one_frame_for_each_four_thousand() {
 #[test]
 fn a_peer_that_holds_an_object_later_is_answered_though_nothing_differs() {
     let mut sync = machine();
-    let own = hello_states(&sync.handle(NOW, Input::PeerUp { peer: OTHER, objects: BTreeSet::from([OBJECT]) }));
+    let own = hello_states(
+        &sync.handle(NOW, Input::PeerUp { peer: OTHER, objects: Audience::from([(OBJECT, Scope::Whole)]) }),
+    );
     assert_eq!(own.len(), 1);
     let Frame::Hello { version, .. } = hello() else { panic!("a hello") };
     let _ = say_as(&mut sync, OTHER, &Frame::Hello { version, objects: Vec::new() });
@@ -132,4 +138,40 @@ fn a_peer_that_holds_an_object_later_is_answered_though_nothing_differs() {
     };
     assert_eq!(offers(say_as(&mut sync, OTHER, &offer)), [own]);
     assert_eq!(offers(say_as(&mut sync, OTHER, &offer)), Vec::<Vec<ObjectState>>::new());
+}
+
+#[test]
+fn a_peer_that_may_know_of_a_control_log_only_hears_and_gets_nothing_else() {
+    let mut sync = machine();
+    let objects = Audience::from([(OBJECT, Scope::Control)]);
+    let states = hello_states(&sync.handle(NOW, Input::PeerUp { peer: OTHER, objects }));
+    assert_eq!(
+        states.iter().map(|state| state.vector).collect::<Vec<_>>(),
+        [meshwork_protocol::wire::sync::ShortDigest::default()]
+    );
+    let _ = say_as(&mut sync, OTHER, &hello());
+    let record = serde_bytes::ByteBuf::from(vec![1]);
+    for frame in [
+        Frame::Vector { object: OBJECT, entries: vec![entry(chain(2), 5)] },
+        Frame::Announce { object: OBJECT, entries: vec![entry(chain(2), 6)] },
+        Frame::Want {
+            object: OBJECT,
+            ranges: vec![Range { chain: chain(1), first: 1, last: 10, after: Prefix::default() }],
+        },
+        Frame::Records { object: OBJECT, records: vec![record] },
+    ] {
+        let before = sync.counters().not_allowed;
+        let outputs = say_as(&mut sync, OTHER, &frame);
+        let only_ends = |output: &Output| matches!(output, Output::Send { frame: Frame::Served { .. }, .. });
+        assert!(outputs.iter().all(only_ends), "{outputs:?}");
+        assert_eq!(sync.counters().not_allowed, before + 1, "{frame:?}");
+    }
+    let own = Landed { chain: chain(1), seq: 11, id: RecordId([11; 32]), own: true };
+    let outputs = sync.handle(NOW, Input::Appended { object: OBJECT, records: vec![own] });
+    let to_other =
+        |output: &&Output| matches!(output, Output::Send { peer, .. } | Output::Serve { peer, .. } if *peer == OTHER);
+    assert_eq!(outputs.iter().find(to_other), None);
+    let question = Frame::ControlHave { object: OBJECT, heads: Vec::new() };
+    let outputs = say_as(&mut sync, OTHER, &question);
+    assert!(outputs.iter().any(|output| matches!(output, Output::SendControl { peer: OTHER, .. })), "{outputs:?}");
 }

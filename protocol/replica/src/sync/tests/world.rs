@@ -17,7 +17,7 @@ use meshwork_protocol::{
 use serde_bytes::ByteBuf;
 
 use super::super::{
-    Input, Landed, Output, Sync,
+    Audience, Input, Landed, Output, Scope, Sync,
     receive::{Intake, Judge, NotAuthorised, ReceiveError, Standing},
     serve::serve,
 };
@@ -179,6 +179,7 @@ impl World {
                 let ops = items.iter().map(|item| OpId(item.as_slice().try_into().expect("an operation")));
                 self.add_control(id, ops.collect(), Some(peer));
             }
+            Output::Addresses { .. } => {}
             Output::Close { peer, .. } => self.cut(id, peer),
         }
     }
@@ -310,7 +311,7 @@ impl World {
             self.node(&from).links.insert(to);
         }
         for (from, to) in [(a, b), (b, a)] {
-            self.input(from, Input::PeerUp { peer: to, objects: BTreeSet::from([OBJECT]) });
+            self.input(from, Input::PeerUp { peer: to, objects: Audience::from([(OBJECT, Scope::Whole)]) });
         }
     }
 
