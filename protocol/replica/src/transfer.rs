@@ -151,9 +151,14 @@ impl Transfer {
     /// When [`Input::Tick`] is next due.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         // A peer that is busy is thought of again when its job ends.
-        let free: BTreeSet<DeviceId> = self.peers.keys().filter(|peer| self.is_free(peer)).copied().collect();
-        let resting = self.idle.iter().filter_map(|want| self.wants.get(want));
-        resting.flat_map(|want| want.rests.iter()).filter(|(peer, _)| free.contains(peer)).map(|(_, due)| *due).min()
+        let free: Vec<(&DeviceId, &BTreeSet<ObjectId>)> =
+            self.peers.iter().filter(|(peer, _)| self.is_free(peer)).collect();
+        let dues =
+            self.idle.iter().filter_map(|name| Some((name.0, self.wants.get(name)?))).flat_map(|(object, want)| {
+                let may_ask = free.iter().filter(move |(_, objects)| objects.contains(&object));
+                may_ask.filter_map(|(peer, _)| want.rests.get(peer).copied())
+            });
+        dues.min()
     }
 
     fn is_free(&self, peer: &DeviceId) -> bool {
