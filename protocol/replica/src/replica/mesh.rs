@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use meshwork_protocol::{
     control::{self, Act, Role},
-    id::{DeviceId, ObjectId, RecordId},
+    id::{ChainId, DeviceId, ObjectId, RecordId},
     key::{RootKey, Signed},
     limits,
     seal::SealPublic,
@@ -275,7 +275,10 @@ impl Replica {
     /// Announces that a folder's disk base was stored, so that the operations it names are kept while
     /// the records are restored.
     pub fn expect_base(&mut self, object: ObjectId, stored: StoredBase) {
-        self.expected.insert(object, super::restore::Expected::new(stored));
+        self.expected.insert(
+            object,
+            super::restore::Expected::new(stored, ChainId::of(&self.device.device_id(), &object, &self.incarnation)),
+        );
     }
 
     pub(super) fn edit_graph(

@@ -297,8 +297,9 @@ impl Replica {
 
     fn merge_feed(&mut self, object: ObjectId, record: &Verified, text: &[u8]) {
         let operations = operations(record, text);
+        let own = record.author() == self.device.device_id();
         if let Some(expected) = self.expected.get_mut(&object) {
-            expected.pass(&operations);
+            expected.pass(&operations, own);
         }
         let Some(state) = self.objects.get_mut(&object) else {
             return;

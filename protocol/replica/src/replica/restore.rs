@@ -6,7 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use meshwork_protocol::{id::ObjectId, key::Signed, object::Verified, time::Timestamp};
+use meshwork_protocol::{
+    id::{ChainId, ObjectId},
+    key::Signed,
+    object::Verified,
+    time::Timestamp,
+};
 use rand_core::CryptoRng;
 
 use super::{Object, Output, Replica, StoredBase};
@@ -18,6 +23,8 @@ use crate::{
 /// A disk base that waits for the operations that it names.
 pub(super) struct Expected {
     stored: StoredBase,
+    /// The chain of the device's incarnation.
+    first: ChainId,
     needed: BTreeSet<Dot>,
     found: BTreeMap<Dot, Arc<Operation>>,
     /// Own operations that are newer than the stored base; the disk showed what they say.
@@ -25,9 +32,10 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    pub fn new(stored: StoredBase) -> Self {
+    /// `first` is the chain that this device wrote before any other.
+    pub fn new(stored: StoredBase, first: ChainId) -> Self {
         let needed = stored.keys.iter().flat_map(|(_, dots)| dots).copied().collect();
-        Expected { stored, needed, found: BTreeMap::new(), own_after: Vec::new() }
+        Expected { stored, first, needed, found: BTreeMap::new(), own_after: Vec::new() }
     }
 
     /// All records pass once more.
@@ -36,13 +44,16 @@ impl Expected {
         self.own_after.clear();
     }
 
-    /// Keeps what the base names, and what came after it from this device.
-    pub fn pass(&mut self, operations: &[Arc<Operation>]) {
+    /// Keeps what the base names, and what came after it from this device, which is `own`.
+    pub fn pass(&mut self, operations: &[Arc<Operation>], own: bool) {
+        let (newest, last) = self.stored.own.unwrap_or((self.first, 0));
+        // Of a later chain nothing is older than what is known of the first.
+        let after = |dot: &Dot| if dot.chain == newest { dot.seq > last } else { newest == self.first };
         for operation in operations {
             if self.needed.contains(&operation.dot) {
                 self.found.insert(operation.dot, operation.clone());
             }
-            if self.stored.own.is_some_and(|(own, seq)| operation.dot.chain == own && operation.dot.seq > seq) {
+            if own && after(&operation.dot) {
                 self.own_after.push(operation.clone());
             }
         }

@@ -253,7 +253,7 @@ impl Replica {
         let operations = operations(record, &text);
         if let Some(expected) = self.expected.get_mut(&object) {
             // Also what does not stand: the disk may still show it, and then it is not the user's work.
-            expected.pass(&operations);
+            expected.pass(&operations, record.author() == self.device.device_id());
         }
         if !stands {
             return state.quarantine(record, operations);
