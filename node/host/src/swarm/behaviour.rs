@@ -15,7 +15,7 @@ use libp2p::{
 
 use super::{
     NetworkConfig, StartError,
-    gate::Gate,
+    gate::{Class, Gate},
     streams::{Spoken, Streams},
 };
 
@@ -89,12 +89,17 @@ fn behaviour(config: &NetworkConfig, keypair: &Keypair, peer: PeerId) -> Result<
         .with_max_established(Some(config.max_connections))
         .with_max_established_per_peer(Some(MAX_PER_PEER));
     let mut spoken = Vec::new();
-    for (names, pairing) in [(&config.protocols, false), (&config.pairing_protocols, true)] {
+    let by_class = [
+        (&config.protocols, Class::Member),
+        (&config.guest_protocols, Class::Guest),
+        (&config.pairing_protocols, Class::Stranger),
+    ];
+    for (names, class) in by_class {
         for name in names {
             if !name.starts_with('/') {
                 return Err(StartError::Protocol(name));
             }
-            spoken.push(Spoken { name, protocol: StreamProtocol::new(name), pairing });
+            spoken.push(Spoken { name, protocol: StreamProtocol::new(name), class });
         }
     }
     let identify = identify::Config::new(FAMILY.into(), keypair.public())

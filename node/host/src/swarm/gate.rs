@@ -1,4 +1,5 @@
-//! Who may connect: members of the allow-list, and for as long as a pairing code lives a few strangers.
+//! Who may connect: members of the allow-list, guests for a purpose of their own, and for as long as a pairing code
+//! lives a few strangers.
 
 use std::collections::BTreeSet;
 
@@ -8,11 +9,16 @@ use libp2p::{PeerId, swarm::ConnectionId};
 /// person retry while an earlier attempt still times out.
 pub(crate) const MAX_STRANGERS: usize = 4;
 
+/// Connections with guests at one time: both transports of one dial, and an earlier one that is not seen dead yet.
+const MAX_GUESTS: usize = 4;
+
 /// What a connection may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     /// Every protocol.
     Member,
+    /// The guest protocols only, and not for long.
+    Guest,
     /// The pairing protocols only, and not for long.
     Stranger,
 }
@@ -24,6 +30,8 @@ pub(crate) enum GateError {
     NotAllowed,
     #[error("too many unknown devices are connected")]
     Crowded,
+    #[error("too many guests are connected")]
+    TooManyGuests,
 }
 
 /// The allow-list and its exceptions.
@@ -31,10 +39,12 @@ pub(crate) enum GateError {
 pub(crate) struct Gate {
     everyone: bool,
     allowed: BTreeSet<PeerId>,
+    guests: BTreeSet<PeerId>,
     pairing: bool,
     /// Our own dials to whoever answers at an address.
     invited: BTreeSet<ConnectionId>,
     strangers: BTreeSet<ConnectionId>,
+    visits: BTreeSet<ConnectionId>,
 }
 
 impl Gate {
@@ -49,6 +59,10 @@ impl Gate {
 
     pub(crate) fn set_allowed(&mut self, allowed: BTreeSet<PeerId>) {
         self.allowed = allowed;
+    }
+
+    pub(crate) fn set_guests(&mut self, guests: BTreeSet<PeerId>) {
+        self.guests = guests;
     }
 
     /// Whether unknown devices may connect now.
@@ -69,6 +83,9 @@ impl Gate {
         if self.is_allowed(peer) {
             return Ok(Class::Member);
         }
+        if self.guests.contains(peer) {
+            return if self.visits.len() < MAX_GUESTS { Ok(Class::Guest) } else { Err(GateError::TooManyGuests) };
+        }
         if !self.pairing && !self.invited.contains(&connection) {
             return Err(GateError::NotAllowed);
         }
@@ -81,14 +98,17 @@ impl Gate {
     /// A connection that was admitted is up.
     pub(crate) fn entered(&mut self, peer: &PeerId, connection: ConnectionId) {
         self.invited.remove(&connection);
-        if !self.is_allowed(peer) {
-            self.strangers.insert(connection);
+        if self.is_allowed(peer) {
+            return;
         }
+        let of_its_class = if self.guests.contains(peer) { &mut self.visits } else { &mut self.strangers };
+        of_its_class.insert(connection);
     }
 
     /// A connection is gone, or its peer became a member.
     pub(crate) fn left(&mut self, connection: ConnectionId) {
         self.strangers.remove(&connection);
+        self.visits.remove(&connection);
     }
 }
 
@@ -127,5 +147,20 @@ mod tests {
         assert_eq!(gate.admit(&member, connection(91)), Ok(Class::Member));
         gate.left(connection(0));
         assert_eq!(gate.admit(&PeerId::random(), connection(92)), Ok(Class::Stranger));
+    }
+
+    #[test]
+    fn guests_are_admitted_at_any_time_for_their_purpose_alone() {
+        let (mut gate, guest) = (Gate::new(false), PeerId::random());
+        gate.set_guests([guest].into());
+        for number in 0..MAX_GUESTS {
+            assert_eq!(gate.admit(&guest, connection(number)), Ok(Class::Guest));
+            gate.entered(&guest, connection(number));
+        }
+        assert_eq!(gate.admit(&guest, connection(90)), Err(GateError::TooManyGuests));
+        gate.set_pairing(true);
+        assert_eq!(gate.admit(&PeerId::random(), connection(91)), Ok(Class::Stranger));
+        gate.left(connection(0));
+        assert_eq!(gate.admit(&guest, connection(92)), Ok(Class::Guest));
     }
 }
