@@ -3,5 +3,6 @@
 mod authority;
 mod folder;
 mod pairing;
+mod recovery;
 mod refusal;
 mod secrecy;

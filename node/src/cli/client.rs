@@ -22,7 +22,7 @@ use super::error::{CliError, Exit};
 use crate::api::types::{
     Cap, Device, DeviceRemove, DeviceRole, Done, Event, Folder, FolderAdd, FolderGet, FolderStatus, Join, JoinResult,
     LogEntry, PairConfirm, PairOpen, PairPoll, PairingOffer, Problem, Quarantined, RecoveryConfirm, RecoveryPhrase,
-    RecoveryUse, Status,
+    RecoveryRestore, RecoveryRotate, RecoveryUse, Status,
 };
 
 /// How long a node may take for an ordinary answer; it hashes no file while a request waits.
@@ -146,6 +146,16 @@ impl Client {
     /// `POST /v1/recovery/confirm`
     pub async fn recovery_confirm(&self, confirm: &RecoveryConfirm) -> Result<Done, CliError> {
         self.call(Verb::Post, &["v1", "recovery", "confirm"], confirm, ANSWER_MAX).await
+    }
+
+    /// `POST /v1/recovery/restore`
+    pub async fn recovery_restore(&self, asked: &RecoveryRestore) -> Result<JoinResult, CliError> {
+        self.call(Verb::Post, &["v1", "recovery", "restore"], asked, JOIN_MAX).await
+    }
+
+    /// `POST /v1/recovery/rotate`
+    pub async fn recovery_rotate(&self, asked: &RecoveryRotate) -> Result<RecoveryPhrase, CliError> {
+        self.call(Verb::Post, &["v1", "recovery", "rotate"], asked, ANSWER_MAX).await
     }
 
     /// `POST /v1/recovery/use`

@@ -16,6 +16,7 @@ use meshwork_host::{
 use meshwork_protocol::{
     id::{DeviceId, MeshId, ObjectId},
     key::DeviceKey,
+    limits,
     seal::SealKey,
     wire,
 };
@@ -24,7 +25,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Driver, EVENTS, Event, LOOK_AGAIN, Writing, direct::Direct, folders::Folders, node::Node, pairing::Pairing,
-    peers::Peers, rows,
+    peers::Peers, restore::Restoring, rows,
 };
 use crate::{
     daemon::{NodeConfig, StartError},
@@ -136,6 +137,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
         log: log.clone(),
         folders,
         pairing: Pairing::default(),
+        restoring: Restoring::default(),
         known: KnownAddresses::load(&home),
         listening: Vec::new(),
         serve_slots: ServeSlots::default(),
@@ -191,6 +193,7 @@ impl Driver {
                 let _ = network.set_known(device, addresses).await;
             });
         } else if !of_mesh {
+            self.restoring.discovered(device, &addresses);
             self.drive_pairing(super::pairing::PairInput::Discovered { device, addresses });
         }
     }
@@ -215,6 +218,8 @@ async fn start_network(
         network.mdns = config.mdns;
         network.protocols = vec![wire::CONTROL, wire::CHUNKS];
         network.pairing_protocols = vec![wire::PAIR];
+        network.guest_protocols = vec![wire::RESTORE];
+        network.pairing_time = limits::PAIR_LIFE;
         network.listen = listen;
         network
     };

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::types::{
         Cap, Device, Folder, FolderAdd, FolderStatus, Join, JoinResult, LogEntry, PairEvent, PairingOffer, Quarantined,
-        RecoveryPhrase, RecoveryUse, RecoveryWord, Status,
+        RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Status,
     },
     resource::{
         NodeControl, ResourceError,
@@ -121,6 +121,14 @@ impl NodeControl for Node {
 
     async fn recovery_use(&self, asked: RecoveryUse) -> Result<(), ResourceError> {
         self.ask(|reply| Command::Authority(Ask::UsePhrase { asked, reply })).await
+    }
+
+    async fn recovery_restore(&self, asked: RecoveryRestore) -> Result<JoinResult, ResourceError> {
+        self.ask(|reply| Command::RecoveryRestore { asked, reply }).await
+    }
+
+    async fn recovery_rotate(&self, asked: RecoveryRotate) -> Result<RecoveryPhrase, ResourceError> {
+        self.ask(|reply| Command::RecoveryRotate { asked, reply }).await
     }
 
     fn events(&self, since: Option<u64>) -> Subscription {

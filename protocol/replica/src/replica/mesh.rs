@@ -117,10 +117,14 @@ impl Replica {
         for signed in statements {
             self.adopt_own(mesh, signed)?;
         }
-        self.persist_signed(&mut out);
-        self.supplement(rng, &mut out)?;
-        if self.control.write_epoch(mesh, &self.keyring).is_some() {
-            self.edit_graph(rng, Edit::new().put_device(device, &device_entry(name)), &mut out)?;
+        let sealed = self.supplement(rng, &mut out);
+        let named = match self.control.write_epoch(mesh, &self.keyring) {
+            Some(_) => self.edit_graph(rng, Edit::new().put_device(device, &device_entry(name)), &mut out),
+            None => Ok(()),
+        };
+        if let Err(error) = sealed.and(named) {
+            // It is in all the same, and others seal to it as well.
+            tracing::warn!(%error, "a device that came back could not be given everything");
         }
         out.push(Output::PeersChanged);
         out.push(Output::Event(Event::DeviceRestored(device)));
