@@ -318,7 +318,7 @@ impl NetworkHandle {
     }
 
     /// Connects to whoever answers at one of these addresses, for pairing. The connection carries the
-    /// pairing protocols only and is closed after 30 s unless the device has been allowed by then.
+    /// pairing protocols only and is closed after `pairing_time` unless the device has been allowed by then.
     pub async fn dial_unknown(&self, addresses: Vec<Address>) -> Result<DeviceId, DialError> {
         let answer = self.ask(|reply| Command::DialUnknown { addresses, reply }).await;
         answer.map_err(|_| DialError::Stopped)?
@@ -362,12 +362,12 @@ impl NetworkHandle {
         self.tell(Command::SetKnown(device, addresses)).await
     }
 
-    /// Lets up to four unknown devices connect until then, each for 30 s and pairing only.
+    /// Lets up to four unknown devices connect until then, each for `pairing_time` and pairing only.
     pub async fn open_pairing(&self, until: Instant) -> Result<(), Stopped> {
         self.tell(Command::OpenPairing { until }).await
     }
 
-    /// Lets no further unknown device connect. Those connected finish within their 30 s.
+    /// Lets no further unknown device connect. Those connected finish within their time.
     pub async fn close_pairing(&self) -> Result<(), Stopped> {
         self.tell(Command::ClosePairing).await
     }

@@ -294,7 +294,7 @@ pub(super) enum Recovery {
     },
     /// On a blank device: type the phrase to enter your mesh through another of its devices
     #[command(
-        after_help = "Examples:\n  mesh recovery restore\n  mesh recovery restore --at 192.168.1.20:4711\n  mesh recovery restore < phrase.txt"
+        after_help = "Examples:\n  mesh recovery restore\n  mesh recovery restore --at 192.168.1.20:4711\n  mesh recovery restore --at 192.168.1.20:4711 --at 10.0.0.7:4711"
     )]
     Restore {
         /// Address of a device of the mesh, if none is found by itself; may be given several times

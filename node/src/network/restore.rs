@@ -82,20 +82,23 @@ impl Seeker {
         config.pairing_time = limits::RESTORE_TIME;
         let (network, _) = Network::start(config).map_err(|error| SearchError::Network(error.to_string()))?;
         let until = Instant::now() + limits::RESTORE_SEARCH;
-        let mut found = Err(SearchError::Nobody);
+        let (mut found, mut worst) = (Err(()), SearchError::Nobody);
         let mut answered = BTreeSet::new();
-        while let (Err(worst), Ok(Some(candidate))) = (&found, timeout_at(until, candidates.recv()).await) {
+        while let Ok(Some(candidate)) = timeout_at(until, candidates.recv()).await {
             if candidate.device.is_some_and(|device| answered.contains(&device)) {
                 continue;
             }
             match self.attempt(&network, &candidate.address, &mut answered, tell).await {
-                Ok(restored) => found = Ok(restored),
-                Err(error) if error.weight() >= worst.weight() => found = Err(error),
+                Ok(restored) => {
+                    found = Ok(restored);
+                    break;
+                }
+                Err(error) if error.weight() >= worst.weight() => worst = error,
                 Err(_) => {}
             }
         }
         network.shutdown().await;
-        found
+        found.map_err(|()| worst)
     }
 
     async fn attempt(
