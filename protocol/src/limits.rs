@@ -104,7 +104,7 @@ pub const RESTORE_SEARCH: Duration = Duration::from_secs(20);
 pub const RESTORE_PEERS: usize = 32;
 /// Statements by which the root lets a blank device in: a grant and a seal key.
 pub const RESTORE_STATEMENTS: usize = 2;
-/// Keys that are, or were, the root of a mesh, and are let in to be told so.
+/// Keys that are, or were, the root of a mesh, and are let in, for a restore or to be told that they are it no longer.
 pub const ROOT_KEYS: usize = 64;
 
 // Folders and transfers.

@@ -15,7 +15,11 @@ use meshwork_replica::{
 };
 use tokio::sync::oneshot;
 
-use super::{Driver, authority, home, pairing::PairInput, restore::RestoreInput};
+use super::{
+    Driver, authority, home,
+    pairing::PairInput,
+    restore::{RestoreInput, under_way},
+};
 use crate::{
     api::types::{
         Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, PairEvent, PairingOffer, Peer,
@@ -109,6 +113,9 @@ impl Driver {
     pub(super) fn ensure_mesh(&mut self) -> Result<(), ResourceError> {
         if self.replica.is_some() {
             return Ok(());
+        }
+        if self.restoring.is_seeking() || self.pairing.is_joining() {
+            return Err(under_way());
         }
         let phrase = Phrase::generate(&mut self.rng);
         let seed = phrase.seed();

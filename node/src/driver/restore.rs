@@ -70,6 +70,7 @@ struct Search {
 struct Session {
     number: u64,
     machine: Host,
+    in_force: bool,
     outgoing: mpsc::Sender<Vec<u8>>,
     reader: AbortHandle,
     until: Timestamp,
@@ -207,9 +208,12 @@ impl Driver {
 
     fn meet_root(&mut self, root: PublicKey, stream: Stream) {
         let Some(replica) = &self.replica else { return };
-        let is_root = replica.control().root_state(replica.mesh_id(), root).is_some();
-        if !is_root || self.restoring.session.is_some() {
-            return tracing::info!(is_root, "a stream for a restore was refused");
+        let state = replica.control().root_state(replica.mesh_id(), root);
+        let in_force = state == Some(RootState::InForce);
+        // Who only is to be told that it is the root no longer does not keep the root waiting.
+        let is_busy = self.restoring.session.as_ref().is_some_and(|open| open.in_force || !in_force);
+        if state.is_none() || is_busy {
+            return tracing::info!(?state, is_busy, "a stream for a restore was refused");
         }
         self.restoring.sessions += 1;
         let number = self.restoring.sessions;
@@ -217,7 +221,7 @@ impl Driver {
         let reader = tokio::spawn(read(number, reader, self.events.clone())).abort_handle();
         let machine = Host::new(replica.mesh_id(), root);
         let until = clock::now() + limits::RESTORE_TIME;
-        self.restoring.session = Some(Session { number, machine, outgoing, reader, until });
+        self.restoring.session = Some(Session { number, machine, in_force, outgoing, reader, until });
     }
 
     fn hear_root(&mut self, session: u64, bytes: &[u8]) {

@@ -11,7 +11,7 @@ use crate::{
 use super::{
     Control,
     evaluate::Evaluation,
-    log::{Birth, ControlLog},
+    log::{Birth, ControlLog, Entry},
     operation::Act,
 };
 
@@ -20,66 +20,70 @@ use super::{
 pub enum RootState {
     /// It owns the mesh.
     InForce,
-    /// It does not: another root was put in its place, or it never was in its place by right.
+    /// It did: another root is in its place.
     Replaced,
-    /// Two rotations contend for the apex: no key owns the mesh any more.
+    /// Two rotations contend for the apex: no key owns the mesh any more, neither those that did nor those that are to.
     Frozen,
 }
 
 impl Control {
-    /// What a root is worth to a mesh; `None` when the key has never been named as its root.
+    /// What a root is worth to a mesh; `None` when the key has never been its root.
     pub fn root_state(&self, mesh: MeshId, key: PublicKey) -> Option<RootState> {
-        let (log, evaluation) = self.evaluated(mesh.into()).filter(|(log, _)| log.is_root(key))?;
-        let in_force = apex_in_force(log, evaluation).is_some_and(|(_, holder)| holder == key);
-        Some(match (evaluation.frozen, in_force) {
-            (true, _) => RootState::Frozen,
-            (false, true) => RootState::InForce,
-            (false, false) => RootState::Replaced,
-        })
+        let (log, evaluation) = self.evaluated(mesh.into())?;
+        let apexes = apexes(log, evaluation);
+        let (via, newest) = *apexes.last()?;
+        let was_root = apexes.iter().any(|(_, root)| *root == key);
+        match evaluation.frozen {
+            true => (was_root || contenders(log, via).any(|root| root == key)).then_some(RootState::Frozen),
+            false if newest == key => Some(RootState::InForce),
+            false => was_root.then_some(RootState::Replaced),
+        }
     }
 
-    /// The root of a mesh and, of the others that were named as its root, as many as are to be told that they are not.
+    /// The keys for which there is a [`RootState`]; of very many the newest.
     pub fn roots(&self, mesh: MeshId) -> BTreeSet<PublicKey> {
         let Some((log, evaluation)) = self.evaluated(mesh.into()) else {
             return BTreeSet::new();
         };
-        let in_force = apex_in_force(log, evaluation).map(|(_, holder)| holder);
-        in_force.into_iter().chain(log.named_roots().take(limits::ROOT_KEYS)).collect()
+        let apexes = apexes(log, evaluation);
+        let last = apexes.last().filter(|_| evaluation.frozen).map(|(via, _)| *via);
+        let contending = last.into_iter().flat_map(|via| contenders(log, via));
+        apexes.iter().rev().map(|(_, root)| *root).chain(contending).take(limits::ROOT_KEYS).collect()
     }
 }
 
 impl ControlLog {
-    /// Whether a key is, or was, named as the root of this mesh.
+    /// Whether a key is, or was, named as the root of this mesh, by right or not.
     pub fn is_root(&self, key: PublicKey) -> bool {
-        self.named_roots().any(|root| root == key)
+        let is_first = matches!(&self.birth(), Birth::Mesh(genesis) if genesis.root == key);
+        is_first || self.entries().iter().any(|entry| rotation(entry).is_some_and(|(_, root)| root == key))
     }
+}
 
-    fn named_roots(&self) -> impl Iterator<Item = PublicKey> {
-        let first = match self.birth() {
-            Birth::Mesh(genesis) => Some(genesis.root),
-            Birth::Object { .. } => None,
-        };
-        let rotations = self.entries().iter().filter_map(|entry| match entry.op.act {
-            Act::Rotate { root } => Some(root),
-            _ => None,
-        });
-        first.into_iter().chain(rotations)
+/// The roots of a mesh, each but the last replaced by the next, with the name as a `via` of the apex where it stands.
+fn apexes(log: &ControlLog, evaluation: &Evaluation) -> Vec<(OpId, PublicKey)> {
+    let Birth::Mesh(genesis) = log.birth() else { return Vec::new() };
+    let mut apexes = vec![(log.apex(), genesis.root)];
+    let next = |via: OpId| evaluation.standing(log).filter(|entry| entry.op.via == via).find_map(rotation);
+    while let Some(successor) = apexes.last().and_then(|(via, _)| next(*via)) {
+        apexes.push(successor);
+    }
+    apexes
+}
+
+/// The roots that rotations under an apex name, standing or not.
+fn contenders(log: &ControlLog, via: OpId) -> impl Iterator<Item = PublicKey> {
+    log.entries().iter().filter(move |entry| entry.op.via == via).filter_map(rotation).map(|(_, root)| root)
+}
+
+fn rotation(entry: &Entry) -> Option<(OpId, PublicKey)> {
+    match entry.op.act {
+        Act::Rotate { root } => Some((entry.id, root)),
+        _ => None,
     }
 }
 
 /// The apex of a mesh that is in force, as a `via`, and the key that stands there; `None` in a frozen mesh.
 pub(super) fn apex_in_force(log: &ControlLog, evaluation: &Evaluation) -> Option<(OpId, PublicKey)> {
-    let Birth::Mesh(genesis) = log.birth() else { return None };
-    let (mut via, mut holder) = (log.apex(), genesis.root);
-    let next = |via: OpId| {
-        let mut under = evaluation.standing(log).filter(move |entry| entry.op.via == via);
-        under.find_map(|entry| match entry.op.act {
-            Act::Rotate { root } => Some((entry.id, root)),
-            _ => None,
-        })
-    };
-    while let Some(rotation) = next(via) {
-        (via, holder) = rotation;
-    }
-    (!evaluation.frozen).then_some((via, holder))
+    apexes(log, evaluation).pop().filter(|_| !evaluation.frozen)
 }

@@ -52,7 +52,7 @@ const MAX_STREAMS: u32 = 256;
 /// Connection attempts in progress, each direction.
 const MAX_PENDING: u32 = 32;
 
-/// Connections with one peer while both ends dial at once; soon pruned to one.
+/// Connections with one peer: while both ends dial at once, soon pruned to one, and with a guest.
 const MAX_PER_PEER: u32 = 4;
 
 /// A stranger's connection without a stream is closed after this time.

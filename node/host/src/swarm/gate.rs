@@ -9,9 +9,6 @@ use libp2p::{PeerId, swarm::ConnectionId};
 /// person retry while an earlier attempt still times out.
 pub(crate) const MAX_STRANGERS: usize = 4;
 
-/// Connections with guests at one time: both transports of one dial, and an earlier one that is not seen dead yet.
-const MAX_GUESTS: usize = 4;
-
 /// What a connection may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -30,8 +27,6 @@ pub(crate) enum GateError {
     NotAllowed,
     #[error("too many unknown devices are connected")]
     Crowded,
-    #[error("too many guests are connected")]
-    TooManyGuests,
 }
 
 /// The allow-list and its exceptions.
@@ -44,7 +39,6 @@ pub(crate) struct Gate {
     /// Our own dials to whoever answers at an address.
     invited: BTreeSet<ConnectionId>,
     strangers: BTreeSet<ConnectionId>,
-    visits: BTreeSet<ConnectionId>,
 }
 
 impl Gate {
@@ -84,7 +78,7 @@ impl Gate {
             return Ok(Class::Member);
         }
         if self.guests.contains(peer) {
-            return if self.visits.len() < MAX_GUESTS { Ok(Class::Guest) } else { Err(GateError::TooManyGuests) };
+            return Ok(Class::Guest);
         }
         if !self.pairing && !self.invited.contains(&connection) {
             return Err(GateError::NotAllowed);
@@ -98,17 +92,14 @@ impl Gate {
     /// A connection that was admitted is up.
     pub(crate) fn entered(&mut self, peer: &PeerId, connection: ConnectionId) {
         self.invited.remove(&connection);
-        if self.is_allowed(peer) {
-            return;
+        if !self.is_allowed(peer) && !self.guests.contains(peer) {
+            self.strangers.insert(connection);
         }
-        let of_its_class = if self.guests.contains(peer) { &mut self.visits } else { &mut self.strangers };
-        of_its_class.insert(connection);
     }
 
     /// A connection is gone, or its peer became a member.
     pub(crate) fn left(&mut self, connection: ConnectionId) {
         self.strangers.remove(&connection);
-        self.visits.remove(&connection);
     }
 }
 
@@ -150,17 +141,19 @@ mod tests {
     }
 
     #[test]
-    fn guests_are_admitted_at_any_time_for_their_purpose_alone() {
+    fn guests_are_admitted_at_any_time_and_take_no_place_of_a_stranger() {
         let (mut gate, guest) = (Gate::new(false), PeerId::random());
         gate.set_guests([guest].into());
-        for number in 0..MAX_GUESTS {
+        assert_eq!(gate.admit(&PeerId::random(), connection(0)), Err(GateError::NotAllowed));
+        for number in 0..=MAX_STRANGERS {
             assert_eq!(gate.admit(&guest, connection(number)), Ok(Class::Guest));
             gate.entered(&guest, connection(number));
         }
-        assert_eq!(gate.admit(&guest, connection(90)), Err(GateError::TooManyGuests));
         gate.set_pairing(true);
         assert_eq!(gate.admit(&PeerId::random(), connection(91)), Ok(Class::Stranger));
-        gate.left(connection(0));
         assert_eq!(gate.admit(&guest, connection(92)), Ok(Class::Guest));
+        gate.set_guests(BTreeSet::new());
+        gate.set_pairing(false);
+        assert_eq!(gate.admit(&guest, connection(93)), Err(GateError::NotAllowed));
     }
 }
