@@ -6,9 +6,10 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
+    time::Instant,
 };
 
-use meshwork_tests::device::{Device, PATIENCE, make_files, programs, tree, wait_equal, wait_for};
+use meshwork_tests::device::{Device, PATIENCE, figure, make_files, programs, tree, wait_equal, wait_for};
 use serde_json::Value;
 
 use super::authority::{list, role};
@@ -113,7 +114,9 @@ fn the_phrase_brings_the_mesh_back_when_its_first_device_is_gone() {
     assert!(tablet.mesh(&["status"]).expect("it runs")["mesh"] == "" && role(&desktop, "tablet").is_none());
 
     let (to_desktop, to_phone) = (Events::of(&desktop), Events::of(&phone));
+    let start = Instant::now();
     assert_eq!(restore(&tablet, &desktop, &phrase)["name"], "desktop");
+    figure("restore", start.elapsed().as_millis(), "ms");
     let id = tablet.mesh(&["status"]).expect("it runs")["device"].clone();
     for events in [&to_desktop, &to_phone] {
         let event = events.next("device.restored");
@@ -138,6 +141,8 @@ fn the_phrase_brings_the_mesh_back_when_its_first_device_is_gone() {
     assert_eq!(refused(&tablet, &["recovery", "write"], "", "is not on this device"), 4);
     let half = phrase.split(' ').take(2).collect::<Vec<_>>().join(" ");
     assert!(!is_kept(&tablet, &half) && !is_kept(&desktop, &half), "words of the phrase were written");
+    fs::write(tablet.home().join("paper"), &phrase).expect("written");
+    assert!(is_kept(&tablet, &half), "the same search finds them where they are");
     tablet.mesh_reading(&["recovery", "use", "--remove", "laptop"], &phrase).expect("the root is senior to all");
     wait_for("the laptop to be out", || role(&desktop, "laptop").is_none().then_some(()));
 }
