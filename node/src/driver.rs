@@ -13,6 +13,7 @@ mod node;
 mod pairing;
 mod peers;
 mod report;
+mod restore;
 mod rows;
 mod sharing;
 
@@ -43,6 +44,7 @@ use self::{
     home::KnownAddresses,
     pairing::{PairInput, Pairing},
     peers::Peers,
+    restore::{RestoreInput, Restoring},
 };
 use crate::{
     clock,
@@ -89,6 +91,8 @@ pub(crate) enum Event {
     Locate { device: DeviceId, object: ObjectId, content: ContentId, reply: oneshot::Sender<Option<chunks::Located>> },
     /// Something in a pairing.
     Pairing(PairInput),
+    /// Something in a restore.
+    Restore(RestoreInput),
     /// Something asked of the node.
     Command(Command),
 }
@@ -123,6 +127,7 @@ pub(crate) struct Driver {
     peers: Peers,
     folders: Folders,
     pairing: Pairing,
+    restoring: Restoring,
     known: KnownAddresses,
     listening: Vec<Address>,
     serve_slots: crate::network::serve::ServeSlots,
@@ -156,7 +161,7 @@ impl Driver {
     fn next_deadline(&self) -> Instant {
         let now = clock::now();
         let replica = self.replica.as_ref().and_then(Replica::next_deadline);
-        let due = replica.into_iter().chain(self.pairing.next_deadline()).min();
+        let due = replica.into_iter().chain(self.pairing.next_deadline()).chain(self.restoring.next_deadline()).min();
         let due = due.map(|due| Instant::now() + (due - now)).unwrap_or(self.look_again);
         due.min(self.look_again).max(Instant::now())
     }
@@ -164,6 +169,7 @@ impl Driver {
     fn on_tick(&mut self) {
         self.drive(Input::Tick);
         self.drive_pairing(PairInput::Tick);
+        self.drive_restore(RestoreInput::Tick);
         if self.look_again <= Instant::now() {
             self.look_again = Instant::now() + LOOK_AGAIN;
             self.look_for_stopped();
@@ -199,6 +205,7 @@ impl Driver {
                 for ticket in tickets {
                     self.drive(Input::Persisted { ticket, durable });
                     self.persisted_for_pairing(ticket, durable);
+                    self.persisted_for_restore(ticket, durable);
                 }
                 self.write_out();
             }
@@ -209,6 +216,7 @@ impl Driver {
                 let _ = reply.send(self.locate(device, object, content));
             }
             Event::Pairing(input) => self.drive_pairing(input),
+            Event::Restore(input) => self.drive_restore(input),
             Event::Command(command) => self.on_command(command),
         }
     }
@@ -226,6 +234,7 @@ impl Driver {
                 wire::CONTROL => self.control_opened(device, stream),
                 wire::CHUNKS => self.serve_chunks(device, stream),
                 wire::PAIR => self.drive_pairing(PairInput::Incoming { device, stream }),
+                wire::RESTORE => self.drive_restore(RestoreInput::Incoming { device, stream }),
                 _ => drop(stream),
             },
             NetworkEvent::Discovered { device, addresses } => self.discovered(device, addresses),

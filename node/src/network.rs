@@ -3,6 +3,7 @@
 pub mod bulk;
 pub mod fetch;
 pub mod frame;
+pub mod restore;
 pub mod serve;
 
 #[cfg(test)]

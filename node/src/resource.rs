@@ -26,8 +26,8 @@ use tokio::sync::watch;
 
 use crate::api::types::{
     Accept, Cap, Card, Contact, ContactAdd, Device, Done, EventQuery, Folder, FolderAdd, FolderStatus, Join,
-    JoinResult, LogEntry, Member, PairEvent, PairingOffer, Problem, Quarantined, RecoveryPhrase, RecoveryUse,
-    RecoveryWord, Shared, Status,
+    JoinResult, LogEntry, Member, PairEvent, PairingOffer, Problem, Quarantined, RecoveryPhrase, RecoveryRestore,
+    RecoveryRotate, RecoveryUse, RecoveryWord, Shared, Status,
 };
 use events::Subscription;
 
@@ -179,6 +179,18 @@ pub trait NodeControl: Send + Sync + 'static {
     /// Makes this device an admin, or removes a device, by the word of the root.
     fn recovery_use(&self, asked: RecoveryUse) -> impl Future<Output = Result<(), ResourceError>> + Send;
 
+    /// Enters, on a blank device, the mesh that a phrase owns; ready when this device is in.
+    fn recovery_restore(
+        &self,
+        asked: RecoveryRestore,
+    ) -> impl Future<Output = Result<JoinResult, ResourceError>> + Send;
+
+    /// Puts a new phrase in the place of the one given. The new one stays on this device until it is confirmed.
+    fn recovery_rotate(
+        &self,
+        asked: RecoveryRotate,
+    ) -> impl Future<Output = Result<RecoveryPhrase, ResourceError>> + Send;
+
     /// Events after `since`; `None` for new ones only. See [`events::EventLog::subscribe`].
     fn events(&self, since: Option<u64>) -> Subscription;
 
@@ -254,6 +266,8 @@ impl<N: NodeControl> Resources<N> {
             ["v1", "recovery"] => recovery::phrase(node, &request).await?,
             ["v1", "recovery", "confirm"] => recovery::confirm(node, &request).await?,
             ["v1", "recovery", "use"] => recovery::speak(node, &request).await?,
+            ["v1", "recovery", "restore"] => recovery::restore(node, &request).await?,
+            ["v1", "recovery", "rotate"] => recovery::rotate(node, &request).await?,
             ["v1", "events"] => return self.events(&request),
             _ => {
                 return Err(ResourceError::not_found(

@@ -12,6 +12,7 @@ mod history;
 mod log;
 mod operation;
 mod pending;
+mod root;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,7 @@ pub use epoch::{EpochError, Keyring};
 pub use history::{GrantState, Statement};
 pub use log::{Birth, ControlLog, Entry};
 pub use operation::{Act, ControlOp, Cut, Genesis, Holder, NO_OP, ObjectGenesis, Parent, Role, SealedKey};
+pub use root::RootState;
 
 use crate::{
     codec::{self, DecodeError},

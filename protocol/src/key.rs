@@ -238,7 +238,7 @@ impl DeviceKey {
 pub struct RootKey(SigningKey);
 
 impl RootKey {
-    /// Root number `index` (it rises with each rotation) of a recovery seed.
+    /// Root number `index` of a recovery seed. A mesh uses number 0 of each of its phrases.
     pub fn from_seed(seed: &[u8; 64], index: u32) -> Self {
         let mut material = Zeroizing::new([0; 68]);
         let (head, tail) = material.split_at_mut(64);
@@ -248,6 +248,11 @@ impl RootKey {
         let key = SigningKey::from_bytes(&secret);
         secret.zeroize();
         Self(key)
+    }
+
+    /// The 32 secret bytes, for a connection in the name of the root.
+    pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_bytes())
     }
 
     /// The public key, which the genesis of the mesh names.

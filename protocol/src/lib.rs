@@ -15,6 +15,7 @@ pub mod object;
 pub mod pairing;
 pub mod phrase;
 pub mod resource;
+pub mod restore;
 pub mod seal;
 pub mod time;
 pub mod wire;

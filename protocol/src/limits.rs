@@ -79,8 +79,8 @@ pub const PAIR_TURN: Duration = Duration::from_secs(100);
 pub const PAIR_FRAME: usize = 36_864;
 /// Bytes of the welcome in one pairing message.
 pub const PAIR_PART: usize = 32_768;
-/// Bytes of the whole welcome: the control log of a mesh, or enough of it to fetch the rest.
-pub const PAIR_WELCOME: usize = 262_144;
+/// Bytes of the whole welcome, which holds the control log of a mesh: years of use, in 64 parts.
+pub const PAIR_WELCOME: usize = 2 << 20;
 /// Bytes of a device's or mesh's name.
 pub const NAME: usize = 64;
 /// Addresses in a pairing link; more would not fit in a picture that a camera reads.
@@ -94,11 +94,24 @@ pub const CARD_DEVICES: usize = 4;
 /// Longest text of a contact card or an invitation, in bytes.
 pub const CARD: usize = 4_096;
 /// Signed statements in a welcome.
-pub const PAIR_ITEMS: usize = 4_096;
+pub const PAIR_ITEMS: usize = 16_384;
 /// Addresses in a welcome.
 pub const PAIR_WELCOME_ADDRESSES: usize = 32;
 /// Bytes of a pairing code, pairing link or recovery phrase as typed.
 pub const TYPED: usize = 1_024;
+
+// Coming back with the recovery phrase.
+
+/// Time for the whole conversation of a blank device with a device of its mesh: a welcome over a slow path.
+pub const RESTORE_TIME: Duration = Duration::from_secs(60);
+/// Time a blank device looks for devices on the network.
+pub const RESTORE_SEARCH: Duration = Duration::from_secs(20);
+/// Devices that one restore tries, and addresses that it may be given.
+pub const RESTORE_PEERS: usize = 32;
+/// Statements by which the root lets a blank device in: a grant and a seal key.
+pub const RESTORE_STATEMENTS: usize = 2;
+/// Keys that are, or were, the root of a mesh, and are let in, for a restore or to be told that they are it no longer.
+pub const ROOT_KEYS: usize = 64;
 
 // Folders and transfers.
 
@@ -162,8 +175,6 @@ pub const RECORD_BODY_MIN: usize = 45;
 pub const RECORD_BODY_MAX: usize = RECORD_TEXT_MAX + RECORD_BODY_MIN;
 /// Bytes of a whole record: envelope, header, body and their framing.
 pub const RECORD: usize = RECORD_BODY_MAX + RECORD_HEADER_BODY + SIGNED_OVERHEAD + 16;
-/// Rotations of a mesh's root for which a recovery phrase is tried.
-pub const ROOT_ROTATIONS: u32 = 16;
 /// Operations of quarantined records that are kept to be shown, for one object.
 pub const QUARANTINE_SHOWN: usize = 1_000;
 /// Records of one object that wait for what they build on.

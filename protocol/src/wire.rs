@@ -5,6 +5,7 @@
 
 pub mod chunks;
 pub mod pair;
+pub mod restore;
 pub mod sync;
 
 /// Control stream between two devices that know each other.
@@ -13,3 +14,5 @@ pub const CONTROL: &str = "/meshwork/control/1";
 pub const CHUNKS: &str = "/meshwork/chunks/1";
 /// Pairing of a new device.
 pub const PAIR: &str = "/meshwork/pair/1";
+/// A blank device that has the recovery phrase.
+pub const RESTORE: &str = "/meshwork/restore/1";

@@ -31,7 +31,7 @@ fn three() -> Three {
     Three { laptop, desktop, phone, folders: [at_laptop, at_desktop, at_phone] }
 }
 
-fn list(device: &Device, command: &[&str]) -> Vec<Value> {
+pub(super) fn list(device: &Device, command: &[&str]) -> Vec<Value> {
     match device.mesh(command) {
         Ok(Value::Array(values)) => values,
         Ok(value) => vec![value],
@@ -39,7 +39,7 @@ fn list(device: &Device, command: &[&str]) -> Vec<Value> {
     }
 }
 
-fn role(device: &Device, name: &str) -> Option<Value> {
+pub(super) fn role(device: &Device, name: &str) -> Option<Value> {
     list(device, &["devices"]).into_iter().find(|entry| entry["name"] == name).map(|entry| entry["role"].clone())
 }
 

@@ -3,6 +3,7 @@
 mod authority;
 mod folder;
 mod pairing;
+mod recovery;
 mod refusal;
 mod secrecy;
 mod sharing;

@@ -51,6 +51,8 @@ pub struct Device {
     port: u16,
     place: TempDir,
     process: Option<Child>,
+    /// What it logs, where that is not the usual.
+    filter: Option<&'static str>,
 }
 
 impl Drop for Device {
@@ -62,10 +64,15 @@ impl Drop for Device {
 impl Device {
     /// Starts a new device.
     pub fn start(name: &str) -> Device {
+        Device::start_logging(name, None)
+    }
+
+    /// Starts a new device that logs by another filter.
+    pub fn start_logging(name: &str, filter: Option<&'static str>) -> Device {
         let place = tempfile::Builder::new().prefix("mesh-").tempdir().expect("a directory for a device");
         let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = free.expect("a free port").port();
-        let mut device = Device { name: name.to_owned(), port, place, process: None };
+        let mut device = Device { name: name.to_owned(), port, place, process: None, filter };
         device.run();
         device
     }
@@ -77,6 +84,7 @@ impl Device {
         let listen = self.address();
         command.args(["daemon", "--stop-with-stdin", "--no-mdns", "--listen", &listen, "--name", &self.name]);
         command.arg("--home").arg(self.home()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        command.envs(self.filter.map(|filter| ("MESHWORK_LOG", filter)));
         self.process = Some(command.spawn().expect("the program mesh is built"));
         wait_for("the node to answer", || self.mesh(&["status"]).ok());
     }

@@ -53,13 +53,15 @@ pub struct NetworkConfig {
     pub protocols: Vec<&'static str>,
     /// Stream protocols that unknown devices may open too, while pairing is open.
     pub pairing_protocols: Vec<&'static str>,
+    /// Stream protocols that guests may open, and nothing else.
+    pub guest_protocols: Vec<&'static str>,
     /// Program name and version, told to peers.
     pub agent: String,
     /// Connections at one time.
     pub max_connections: u32,
     /// Streams of one device and protocol that may wait to be taken up; one more is reset.
     pub accept_queue: usize,
-    /// How long a device that is not allowed may stay connected for pairing.
+    /// How long a device that is not allowed may stay connected.
     pub pairing_time: Duration,
     /// Admits every device as if it were allowed: for public relays and bootstraps.
     pub everyone: bool,
@@ -74,6 +76,7 @@ impl NetworkConfig {
             mdns: true,
             protocols: Vec::new(),
             pairing_protocols: Vec::new(),
+            guest_protocols: Vec::new(),
             agent: concat!("meshwork/", env!("CARGO_PKG_VERSION")).into(),
             max_connections: 128,
             accept_queue: 32,
@@ -196,7 +199,7 @@ pub enum NetworkEvent {
     },
     /// A device opened a stream. Dropping it resets it.
     Stream {
-        /// Who; for pairing protocols perhaps a device that is not allowed.
+        /// Who; for pairing and guest protocols perhaps a device that is not allowed.
         device: DeviceId,
         /// One of the configured names.
         protocol: &'static str,
@@ -264,6 +267,7 @@ enum Command {
     DialUnknown { addresses: Vec<Address>, reply: Reply<Result<DeviceId, DialError>> },
     Open { device: DeviceId, protocol: &'static str, reply: Reply<Result<Stream, OpenError>> },
     SetAllowed(BTreeSet<DeviceId>),
+    SetGuests(BTreeSet<DeviceId>),
     SetKnown(DeviceId, Vec<Address>),
     OpenPairing { until: Instant },
     ClosePairing,
@@ -314,7 +318,7 @@ impl NetworkHandle {
     }
 
     /// Connects to whoever answers at one of these addresses, for pairing. The connection carries the
-    /// pairing protocols only and is closed after 30 s unless the device has been allowed by then.
+    /// pairing protocols only and is closed after `pairing_time` unless the device has been allowed by then.
     pub async fn dial_unknown(&self, addresses: Vec<Address>) -> Result<DeviceId, DialError> {
         let answer = self.ask(|reply| Command::DialUnknown { addresses, reply }).await;
         answer.map_err(|_| DialError::Stopped)?
@@ -346,18 +350,24 @@ impl NetworkHandle {
         self.tell(Command::SetAllowed(devices)).await
     }
 
+    /// Replaces the set of guests: keys that may connect at any time, a few connections at once and not for long, for
+    /// the guest protocols alone.
+    pub async fn set_guests(&self, keys: BTreeSet<DeviceId>) -> Result<(), Stopped> {
+        self.tell(Command::SetGuests(keys)).await
+    }
+
     /// Keeps a device connected while it is allowed: dials these addresses at once, and again after
     /// each loss, with waits from half a second to 30 s.
     pub async fn set_known(&self, device: DeviceId, addresses: Vec<Address>) -> Result<(), Stopped> {
         self.tell(Command::SetKnown(device, addresses)).await
     }
 
-    /// Lets up to four unknown devices connect until then, each for 30 s and pairing only.
+    /// Lets up to four unknown devices connect until then, each for `pairing_time` and pairing only.
     pub async fn open_pairing(&self, until: Instant) -> Result<(), Stopped> {
         self.tell(Command::OpenPairing { until }).await
     }
 
-    /// Lets no further unknown device connect. Those connected finish within their 30 s.
+    /// Lets no further unknown device connect. Those connected finish within their time.
     pub async fn close_pairing(&self) -> Result<(), Stopped> {
         self.tell(Command::ClosePairing).await
     }

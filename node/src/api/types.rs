@@ -23,6 +23,8 @@ pub struct Status {
     pub mesh: String,
     /// Whether the root secret of the mesh still waits in the key file for its phrase to be written down.
     pub root_on_disk: bool,
+    /// Whether the mesh is frozen: two new phrases contend for its root, and none owns it.
+    pub frozen: bool,
     /// Where this node listens.
     pub addresses: Vec<String>,
     /// Devices connected now.
@@ -362,6 +364,37 @@ pub struct RecoveryUse {
 }
 
 impl Drop for RecoveryUse {
+    fn drop(&mut self) {
+        self.phrase.zeroize();
+    }
+}
+
+/// `POST /v1/recovery/restore`: enter, on a blank device, the mesh that the phrase owns.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryRestore {
+    /// The phrase: its words with spaces between them.
+    pub phrase: String,
+    /// Addresses of devices of the mesh. Without any, devices that the local network shows are asked.
+    #[serde(default)]
+    pub at: Vec<String>,
+}
+
+impl Drop for RecoveryRestore {
+    fn drop(&mut self) {
+        self.phrase.zeroize();
+    }
+}
+
+/// `POST /v1/recovery/rotate`: put a new phrase in the place of the one that is given.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryRotate {
+    /// The phrase that owns the mesh until now.
+    pub phrase: String,
+}
+
+impl Drop for RecoveryRotate {
     fn drop(&mut self) {
         self.phrase.zeroize();
     }

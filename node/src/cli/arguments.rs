@@ -113,7 +113,10 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  mesh watch\n  mesh watch --since 0 --json")]
     Watch(Watch),
     /// The phrase that owns your mesh: write it down, and use it when a device is lost
-    #[command(subcommand, after_help = "Examples:\n  mesh recovery write\n  mesh recovery confirm")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  mesh recovery write\n  mesh recovery confirm\n  mesh recovery restore"
+    )]
     Recovery(Recovery),
     /// Show it all on this machine: two devices in temporary homes, one folder
     #[command(after_help = "Examples:\n  mesh demo\n  mesh demo --once")]
@@ -394,6 +397,18 @@ pub(super) enum Recovery {
         #[arg(long, requires = "remove")]
         void: bool,
     },
+    /// On a blank device: type the phrase to enter your mesh through another of its devices
+    #[command(
+        after_help = "Examples:\n  mesh recovery restore\n  mesh recovery restore --at 192.168.1.20:4711\n  mesh recovery restore --at 192.168.1.20:4711 --at 10.0.0.7:4711"
+    )]
+    Restore {
+        /// Address of a device of the mesh, if none is found by itself; may be given several times
+        #[arg(long, value_name = "ADDR")]
+        at: Vec<String>,
+    },
+    /// Type the phrase to put a new one in its place, to be written down
+    #[command(after_help = "Example:\n  mesh recovery rotate")]
+    Rotate,
 }
 
 #[derive(Debug, Args)]

@@ -22,7 +22,8 @@ use super::error::{CliError, Exit};
 use crate::api::types::{
     Accept, Cap, Card, CardName, Contact, ContactAdd, Device, DeviceRemove, DeviceRole, Done, Event, Folder, FolderAdd,
     FolderGet, FolderStatus, Join, JoinResult, LogEntry, Member, PairConfirm, PairOpen, PairPoll, PairingOffer,
-    Problem, Quarantined, RecoveryConfirm, RecoveryPhrase, RecoveryUse, Share, Shared, Status,
+    Problem, Quarantined, RecoveryConfirm, RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, Share, Shared,
+    Status,
 };
 
 /// How long a node may take for an ordinary answer; it hashes no file while a request waits.
@@ -197,6 +198,16 @@ impl Client {
     /// `POST /v1/recovery/confirm`
     pub async fn recovery_confirm(&self, confirm: &RecoveryConfirm) -> Result<Done, CliError> {
         self.call(Verb::Post, &["v1", "recovery", "confirm"], confirm, ANSWER_MAX).await
+    }
+
+    /// `POST /v1/recovery/restore`
+    pub async fn recovery_restore(&self, asked: &RecoveryRestore) -> Result<JoinResult, CliError> {
+        self.call(Verb::Post, &["v1", "recovery", "restore"], asked, JOIN_MAX).await
+    }
+
+    /// `POST /v1/recovery/rotate`
+    pub async fn recovery_rotate(&self, asked: &RecoveryRotate) -> Result<RecoveryPhrase, CliError> {
+        self.call(Verb::Post, &["v1", "recovery", "rotate"], asked, ANSWER_MAX).await
     }
 
     /// `POST /v1/recovery/use`

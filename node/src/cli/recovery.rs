@@ -1,17 +1,24 @@
-//! `mesh recovery write`, `confirm` and `use`.
+//! `mesh recovery`: the phrase is written down, used and replaced.
 
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
 };
 
+use zeroize::Zeroizing;
+
 use super::{
     Context,
-    arguments::Recovery,
+    arguments::{Node, Recovery},
     error::{CliError, Exit},
     pair::read_line,
+    screen::short,
+    up,
 };
-use crate::api::types::{RecoveryConfirm, RecoveryUse, RecoveryWord};
+use crate::{
+    api::types::{RecoveryConfirm, RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord},
+    resource::events,
+};
 
 /// Words in a line of the phrase as it is shown.
 const WORDS_IN_A_LINE: usize = 4;
@@ -21,13 +28,19 @@ pub(super) async fn recovery(context: &mut Context, command: Recovery) -> Result
         Recovery::Write => write(context).await,
         Recovery::Confirm(confirm) => self::confirm(context, &confirm.words).await,
         Recovery::Use { remove, void } => speak(context, remove, void).await,
+        Recovery::Restore { at } => restore(context, at).await,
+        Recovery::Rotate => rotate(context).await,
     }
 }
 
 async fn write(context: &mut Context) -> Result<(), CliError> {
     let phrase = context.client.recovery_phrase().await?;
+    show(context, &phrase)
+}
+
+fn show(context: &mut Context, phrase: &RecoveryPhrase) -> Result<(), CliError> {
     if context.screen.json {
-        return context.screen.value(&phrase);
+        return context.screen.value(phrase);
     }
     context.screen.line("Whoever has these words owns your mesh. Write them on paper, in this order:")?;
     for (line, words) in phrase.words.chunks(WORDS_IN_A_LINE).enumerate() {
@@ -39,13 +52,58 @@ async fn write(context: &mut Context) -> Result<(), CliError> {
     context.screen.line("Then wipe the secret from this device: mesh recovery confirm")
 }
 
-/// Speaks with the root's word. The phrase comes by standard input, never by the command line, where others may read.
-async fn speak(context: &mut Context, remove: Option<String>, void: bool) -> Result<(), CliError> {
+/// The phrase comes by standard input, never by the command line, where others may read.
+async fn typed(context: &mut Context) -> Result<String, CliError> {
     if !context.screen.json {
         context.screen.ask("The twelve words of the phrase:")?;
     }
-    let phrase = read_line().await?;
-    let asked = RecoveryUse { phrase: phrase.trim().to_owned(), remove, void };
+    Ok(Zeroizing::new(read_line().await?).trim().to_owned())
+}
+
+/// Enters the mesh of the phrase, and shows meanwhile what the node does.
+async fn restore(context: &mut Context, at: Vec<String>) -> Result<(), CliError> {
+    let (_, started) = up::ensure_running(context, &Node::default()).await?;
+    if started {
+        context.screen.note("The node of this device was started.")?;
+    }
+    let asked = RecoveryRestore { phrase: typed(context).await?, at };
+    let client = context.client.clone();
+    let mut progress = client.events(None).await?;
+    context.screen.note("Looking for a device of the mesh ...")?;
+    let exchange = client.recovery_restore(&asked);
+    tokio::pin!(exchange);
+    let mut watching = true;
+    let restored = loop {
+        tokio::select! {
+            biased;
+            event = progress.next(), if watching => match event? {
+                Some(event) if event.kind == events::RECOVERY_PROGRESS => context.screen.note(event.text)?,
+                Some(_) => {}
+                None => watching = false,
+            },
+            restored = exchange.as_mut() => break restored?,
+        }
+    };
+    if context.screen.json {
+        return context.screen.value(&restored);
+    }
+    let (name, device) = (&restored.name, short(&restored.device));
+    context.screen.line(format!("This device is an admin of the mesh again, let in through {name} ({device})."))?;
+    context.screen.line("  see its folders:            mesh folder ls")?;
+    context.screen.line("  have one here, too:         mesh folder get NAME PATH")?;
+    context.screen.line("  shut out what you lost:     mesh recovery use --remove NAME")
+}
+
+async fn rotate(context: &mut Context) -> Result<(), CliError> {
+    let asked = RecoveryRotate { phrase: typed(context).await? };
+    let phrase = context.client.recovery_rotate(&asked).await?;
+    context.screen.note("The old phrase owns nothing any more, as soon as your devices have heard of it.")?;
+    show(context, &phrase)
+}
+
+/// Speaks with the root's word.
+async fn speak(context: &mut Context, remove: Option<String>, void: bool) -> Result<(), CliError> {
+    let asked = RecoveryUse { phrase: typed(context).await?, remove, void };
     let done = context.client.recovery_use(&asked).await?;
     if context.screen.json {
         return context.screen.value(&done);

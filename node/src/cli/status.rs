@@ -37,6 +37,15 @@ pub(super) async fn status(context: &mut Context) -> Result<(), CliError> {
         context.screen.line(line)?;
     }
     folder::show_states(context, &status.folders)?;
+    if status.frozen {
+        context
+            .screen
+            .line("This mesh is frozen: its phrase was replaced by two others at once, and no phrase owns it.")?;
+        context
+            .screen
+            .line("  Devices and folders go on, and admins let devices in. To own a mesh by a phrase again,")?;
+        context.screen.line("  begin a new one in another home (mesh up --home DIR), and move the folders there.")?;
+    }
     if status.root_on_disk {
         context
             .screen

@@ -207,6 +207,15 @@ async fn the_phrase_is_shown_and_then_wiped() {
 }
 
 #[tokio::test]
+async fn a_phrase_is_never_a_word_of_the_command_line() {
+    for command in ["restore", "rotate", "use"] {
+        assert!(Arguments::try_parse_from(["mesh", "recovery", command, "army", "boat"]).is_err(), "{command}");
+    }
+    let right = ["mesh", "recovery", "restore", "--at", "127.0.0.1:1", "--at", "[::1]:7"];
+    Arguments::try_parse_from(right).expect("several addresses");
+}
+
+#[tokio::test]
 async fn live_events_until_the_node_stops() {
     let desk = Desk::start();
     desk.node.post("alpha");

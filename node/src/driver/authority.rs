@@ -1,10 +1,9 @@
 //! Who may do what, asked and changed by people: removing and promoting devices, and what the logs say.
 
 use meshwork_protocol::{
-    control::{self, Act, Control, Role, Statement},
+    control::{Act, Control, Role, Statement},
     id::{DeviceId, MeshId, ObjectId},
     key::PublicKey,
-    phrase::Phrase,
 };
 use meshwork_replica::{
     feed::Operation,
@@ -84,30 +83,14 @@ impl Driver {
 
     /// Makes this device an admin, or removes one, by the word of the root.
     fn recovery_use(&mut self, asked: &RecoveryUse) -> Result<(), ResourceError> {
-        let phrase = Phrase::parse(&asked.phrase).map_err(|error| {
-            ResourceError::new(
-                422,
-                "wrong_words",
-                format!("This is not a recovery phrase: {error}."),
-                "Type the twelve words in their order; nothing was done.",
-            )
-        })?;
+        let seed = self.root_in_force(&asked.phrase)?;
         let removed = asked.remove.as_deref().map(|name| self.find_device(name)).transpose()?;
-        let (seed, void) = (phrase.seed(), asked.void);
+        let void = asked.void;
         let done = self.ask_replica(|replica, rng| match removed {
             Some(device) => replica.remove_by_root(rng, &seed, device, void),
             None => replica.promote_by_root(&seed),
         });
-        done.map_err(|error| match error {
-            AuthorError::Author(control::AuthorError::NotRoot) => ResourceError::new(
-                403,
-                "not_root",
-                "This phrase does not own this mesh.",
-                "Look for the paper of this mesh; if there were two phrases, the mesh may be frozen.",
-            ),
-            AuthorError::NotMember => no_mesh(),
-            error => internal(error),
-        })
+        done.map_err(internal)
     }
 
     /// The device of this mesh with this name, or whose id begins so.

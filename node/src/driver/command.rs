@@ -3,18 +3,28 @@
 use std::path::{Path, PathBuf};
 
 use meshwork_host::{entropy::Entropy, identity::IdentityError};
-use meshwork_protocol::{control, id::ObjectId, key::RootKey, phrase::Phrase};
+use meshwork_protocol::{
+    control::{self, RootState},
+    id::ObjectId,
+    key::RootKey,
+    phrase::Phrase,
+};
 use meshwork_replica::{
     folder,
     replica::{AuthorError, Input, Output, Replica},
 };
 use tokio::sync::oneshot;
 
-use super::{Driver, authority, home, pairing::PairInput, sharing};
+use super::{
+    Driver, authority, home,
+    pairing::PairInput,
+    restore::{RestoreInput, under_way},
+    sharing,
+};
 use crate::{
     api::types::{
         Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, PairEvent, PairingOffer, Peer,
-        RecoveryPhrase, RecoveryWord, Status,
+        RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryWord, Status,
     },
     disk::root::{FolderRoot, NewFolderError, check_new},
     resource::{KEY_NOT_HERE, ResourceError},
@@ -39,6 +49,8 @@ pub(crate) enum Command {
     FolderStatus { name: String, reply: Reply<FolderStatus> },
     RecoveryPhrase(Reply<RecoveryPhrase>),
     RecoveryConfirm { words: Vec<RecoveryWord>, reply: Reply<()> },
+    RecoveryRestore { asked: RecoveryRestore, reply: Reply<JoinResult> },
+    RecoveryRotate { asked: RecoveryRotate, reply: Reply<RecoveryPhrase> },
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -94,6 +106,8 @@ impl Driver {
                 let confirmed = self.recovery_confirm(&words);
                 answer(reply, confirmed);
             }
+            Command::RecoveryRestore { asked, reply } => self.drive_restore(RestoreInput::Seek { asked, reply }),
+            Command::RecoveryRotate { asked, reply } => self.recovery_rotate(&asked, reply),
             Command::Shutdown(done) => self.stopping = Some(done),
         }
     }
@@ -103,21 +117,29 @@ impl Driver {
         if self.replica.is_some() {
             return Ok(());
         }
+        if self.restoring.is_seeking() || self.pairing.is_joining() {
+            return Err(under_way());
+        }
         let phrase = Phrase::generate(&mut self.rng);
         let seed = phrase.seed();
         let root = RootKey::from_seed(&seed, 0);
         let (device, seal) = (home::device_key(&self.identity), home::seal_key(&self.identity));
         let (mesh, items) = control::create_mesh(&mut self.rng, &root, &device, &seal).map_err(internal)?;
-        if !self.identity.set_root_seed(zeroize::Zeroizing::new(phrase.entropy().to_vec())) {
-            return Err(internal("the root secret does not fit the key file"));
-        }
-        self.identity.save(&self.home, &mut self.rng).map_err(|error| key_file(&error))?;
+        self.keep_root(&phrase)?;
         let mut replica = home::replica(&self.identity, mesh);
         let outputs = replica.found(items).map_err(internal)?;
         self.replica = Some(replica);
         self.carry_out(outputs);
         let name = self.own_name.clone();
         self.with_replica(|replica, rng| replica.name_device(rng, &name))
+    }
+
+    /// Keeps a phrase in the key file until its owner has written it down.
+    pub(super) fn keep_root(&mut self, phrase: &Phrase) -> Result<(), ResourceError> {
+        if !self.identity.set_root_seed(zeroize::Zeroizing::new(phrase.entropy().to_vec())) {
+            return Err(internal("the root secret does not fit the key file"));
+        }
+        self.identity.save(&self.home, &mut self.rng).map_err(|error| key_file(&error))
     }
 
     /// Asks the replica for something that it may refuse.
@@ -214,9 +236,17 @@ impl Driver {
     }
 
     fn recovery_phrase(&self) -> Result<RecoveryPhrase, ResourceError> {
+        let phrase = self.held_phrase().ok_or_else(root_wiped)?;
+        match self.root_state(&phrase.seed())? {
+            Some(RootState::InForce | RootState::Frozen) => Ok(words_of(&phrase)),
+            Some(RootState::Replaced) | None => Err(root_wiped()),
+        }
+    }
+
+    /// The phrase that waits in the key file to be written down.
+    pub(super) fn held_phrase(&self) -> Option<Phrase> {
         let entropy = self.identity.root_seed().and_then(|entropy| <&[u8; 16]>::try_from(entropy).ok());
-        let phrase = Phrase::from_entropy(entropy.ok_or_else(root_wiped)?);
-        Ok(RecoveryPhrase { words: phrase.words().map(str::to_owned).collect() })
+        entropy.map(Phrase::from_entropy)
     }
 
     fn recovery_confirm(&mut self, words: &[RecoveryWord]) -> Result<(), ResourceError> {
@@ -272,6 +302,7 @@ impl Driver {
             name: self.own_name.clone(),
             mesh: replica.map(|replica| replica.mesh_id().to_string()).unwrap_or_default(),
             root_on_disk: self.identity.root_seed().is_some(),
+            frozen: replica.is_some_and(|replica| replica.control().is_frozen(replica.mesh_id())),
             addresses: self.listening.iter().map(ToString::to_string).collect(),
             peers: self
                 .peers
@@ -343,6 +374,10 @@ fn not_here(name: &str) -> ResourceError {
     )
 }
 
+pub(super) fn words_of(phrase: &Phrase) -> RecoveryPhrase {
+    RecoveryPhrase { words: phrase.words().map(str::to_owned).collect() }
+}
+
 fn root_wiped() -> ResourceError {
     ResourceError::new(
         410,
@@ -370,7 +405,7 @@ pub(super) fn no_mesh() -> ResourceError {
     )
 }
 
-fn key_file(error: &IdentityError) -> ResourceError {
+pub(super) fn key_file(error: &IdentityError) -> ResourceError {
     ResourceError::new(
         500,
         "key_file",

@@ -26,7 +26,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Driver, EVENTS, Event, LOOK_AGAIN, Writing, direct::Direct, folders::Folders, node::Node, pairing::Pairing,
-    peers::Peers, rows,
+    peers::Peers, restore::Restoring, rows,
 };
 use crate::{
     daemon::{NodeConfig, StartError},
@@ -159,6 +159,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
         log: log.clone(),
         folders,
         pairing: Pairing::default(),
+        restoring: Restoring::default(),
         known: KnownAddresses::load(&home),
         listening: Vec::new(),
         serve_slots: ServeSlots::default(),
@@ -208,6 +209,7 @@ impl Driver {
     pub(super) fn discovered(&mut self, device: DeviceId, addresses: Vec<Address>) {
         let is_peer = self.replica.as_ref().is_some_and(|replica| replica.peers().contains(&device));
         if !is_peer {
+            self.restoring.discovered(device, &addresses);
             return self.drive_pairing(super::pairing::PairInput::Discovered { device, addresses });
         }
         if self.known.remember(device, &addresses) {
@@ -271,6 +273,8 @@ async fn start_network(
         network.mdns = config.mdns;
         network.protocols = vec![wire::CONTROL, wire::CHUNKS];
         network.pairing_protocols = vec![wire::PAIR];
+        network.guest_protocols = vec![wire::RESTORE];
+        network.pairing_time = limits::PAIR_LIFE;
         network.listen = listen;
         network
     };

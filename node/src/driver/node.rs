@@ -13,7 +13,8 @@ use super::{
 use crate::{
     api::types::{
         Accept, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderStatus, Join, JoinResult, LogEntry,
-        Member, PairEvent, PairingOffer, Quarantined, RecoveryPhrase, RecoveryUse, RecoveryWord, Shared, Status,
+        Member, PairEvent, PairingOffer, Quarantined, RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse,
+        RecoveryWord, Shared, Status,
     },
     resource::{
         NodeControl, ResourceError,
@@ -162,6 +163,14 @@ impl NodeControl for Node {
 
     async fn recovery_use(&self, asked: RecoveryUse) -> Result<(), ResourceError> {
         self.ask(|reply| Command::Authority(Ask::UsePhrase { asked, reply })).await
+    }
+
+    async fn recovery_restore(&self, asked: RecoveryRestore) -> Result<JoinResult, ResourceError> {
+        self.ask(|reply| Command::RecoveryRestore { asked, reply }).await
+    }
+
+    async fn recovery_rotate(&self, asked: RecoveryRotate) -> Result<RecoveryPhrase, ResourceError> {
+        self.ask(|reply| Command::RecoveryRotate { asked, reply }).await
     }
 
     fn events(&self, since: Option<u64>) -> Subscription {

@@ -31,8 +31,8 @@ use crate::{
     resource::ResourceError,
 };
 
-/// Frames that wait to be written to one peer.
-const OUTGOING: usize = 64;
+/// Frames that wait to be written to one peer: the largest welcome, and what is said around it.
+const OUTGOING: usize = limits::PAIR_WELCOME / limits::PAIR_PART + 16;
 /// Events of a pairing that wait for whoever watches it.
 const WAITING: usize = 16;
 /// How long a device that was asked for by address may take to answer.
@@ -98,6 +98,15 @@ impl Pairing {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let join = self.join.as_ref().and_then(|join| join.machine.next_deadline());
         self.offer.as_ref().and_then(Offer::next_deadline).into_iter().chain(join).min()
+    }
+
+    pub fn is_joining(&self) -> bool {
+        self.join.is_some()
+    }
+
+    /// Devices that showed themselves on the network and are no peers.
+    pub fn nearby(&self) -> impl Iterator<Item = (DeviceId, &Vec<Address>)> {
+        self.nearby.iter().map(|(device, addresses)| (*device, addresses))
     }
 
     fn tell(&mut self, event: PairEvent) {
@@ -195,20 +204,9 @@ impl Driver {
     fn attend(&mut self, stream: Stream) -> AttemptId {
         self.pairing.attempts += 1;
         let attempt = AttemptId(self.pairing.attempts);
-        let (reader, mut writer) = tokio::io::split(stream);
-        let (outgoing, mut queue) = mpsc::channel::<Vec<u8>>(OUTGOING);
+        let (reader, outgoing) = attended(stream);
         self.pairing.streams.insert(attempt, outgoing);
         tokio::spawn(read(attempt, reader, self.events.clone()));
-        tokio::spawn(async move {
-            while let Some(bytes) = queue.recv().await {
-                let written = write_frame(&mut writer, &bytes).await;
-                if written.is_err() || writer.flush().await.is_err() {
-                    return;
-                }
-            }
-            // The end of the stream tells the peer; nobody is left to hear of an error.
-            let _ = writer.shutdown().await;
-        });
         attempt
     }
 
@@ -343,7 +341,7 @@ impl Driver {
         }
     }
 
-    fn welcome(&self) -> Welcome {
+    pub(super) fn welcome(&self) -> Welcome {
         let items = self.replica.as_ref().map(|replica| {
             let log = replica.control().log(ObjectId::from(replica.mesh_id()));
             log.map(|log| log.missing(&[])).unwrap_or_default()
@@ -369,6 +367,9 @@ impl Driver {
                 "This device belongs to a mesh already.",
                 "Use another --home to join a second mesh.",
             ))));
+        }
+        if self.restoring.is_seeking() {
+            return drop(reply.send(Err(super::restore::under_way())));
         }
         let now = clock::now();
         let own = Newcomer {
@@ -552,6 +553,23 @@ impl Driver {
             let _ = reply.send(Err(error));
         }
     }
+}
+
+/// Starts the task that writes a stream; it ends with the last of its queue.
+pub(super) fn attended(stream: Stream) -> (ReadHalf<Stream>, mpsc::Sender<Vec<u8>>) {
+    let (reader, mut writer) = tokio::io::split(stream);
+    let (outgoing, mut queue) = mpsc::channel::<Vec<u8>>(OUTGOING);
+    tokio::spawn(async move {
+        while let Some(bytes) = queue.recv().await {
+            let written = write_frame(&mut writer, &bytes).await;
+            if written.is_err() || writer.flush().await.is_err() {
+                return;
+            }
+        }
+        // The end of the stream tells the peer; nobody is left to hear of an error.
+        let _ = writer.shutdown().await;
+    });
+    (reader, outgoing)
 }
 
 async fn read(attempt: AttemptId, mut reader: ReadHalf<Stream>, events: mpsc::Sender<Event>) {

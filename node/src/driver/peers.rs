@@ -304,6 +304,7 @@ impl Driver {
     pub(super) fn allow_peers(&mut self) {
         let Some(replica) = &self.replica else { return };
         let (network, peers) = (self.network.clone(), replica.peers());
+        let roots = replica.control().roots(replica.mesh_id()).into_iter().map(DeviceId::from).collect();
         let cards = replica.graph().contacts().into_values().flat_map(|contact| contact.devices);
         let cards: BTreeMap<DeviceId, Vec<String>> = cards.map(|known| (known.device, known.addresses)).collect();
         let addresses = |device: &DeviceId| match self.known.of(*device) {
@@ -314,12 +315,14 @@ impl Driver {
         };
         let known: Vec<_> = peers.iter().map(|device| (*device, addresses(device))).collect();
         tokio::spawn(async move {
-            // A network that has stopped needs neither.
+            // A network that has stopped needs none of it.
             let _ = network.set_allowed(peers).await;
+            let _ = network.set_guests(roots).await;
             for (device, addresses) in known.into_iter().filter(|(_, addresses)| !addresses.is_empty()) {
                 let _ = network.set_known(device, addresses).await;
             }
         });
         self.open_missing_controls();
+        self.forget_replaced_root();
     }
 }

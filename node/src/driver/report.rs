@@ -84,6 +84,12 @@ impl Driver {
                     fields,
                 );
             }
+            replica::Event::DeviceRestored(device) => {
+                let name = self.name_of(device);
+                let fields = [("device", json!(device.to_string())), ("name", json!(name))];
+                let text = format!("{name} was added with the recovery phrase");
+                self.log.post(clock::now(), events::DEVICE_RESTORED, text, fields);
+            }
             replica::Event::DeviceRemoved(device) => {
                 let name = self.name_of(device);
                 let fields = [("device", json!(device.to_string())), ("name", json!(name))];

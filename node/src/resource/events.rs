@@ -35,6 +35,10 @@ pub const FILE_PROBLEM: &str = "file.problem";
 pub const FOLDER_RECORDED: &str = "folder.recorded";
 /// A device joined the mesh.
 pub const DEVICE_ADDED: &str = "device.added";
+/// A device was added with the recovery phrase, here or elsewhere.
+pub const DEVICE_RESTORED: &str = "device.restored";
+/// What a restore with the recovery phrase is doing on this device.
+pub const RECOVERY_PROGRESS: &str = "recovery.progress";
 /// A device was removed from the mesh.
 pub const DEVICE_REMOVED: &str = "device.removed";
 /// A revocation, or a record that builds on a quarantined one, changed what stands.

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::api::types::{
     Accept, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult,
-    LogEntry, Member, PairEvent, PairingOffer, Quarantined, RecoveryPhrase, RecoveryUse, RecoveryWord, Shared, Status,
+    LogEntry, Member, PairEvent, PairingOffer, Quarantined, RecoveryPhrase, RecoveryRestore, RecoveryRotate,
+    RecoveryUse, RecoveryWord, Shared, Status,
 };
 
 pub(crate) const DEVICE: &str = "d1d1d1d1";
@@ -82,6 +83,7 @@ impl NodeControl for FakeNode {
             name: "laptop".to_owned(),
             mesh: "e2e2e2e2".to_owned(),
             root_on_disk: !state.wiped,
+            frozen: false,
             addresses: vec!["127.0.0.1:4711".to_owned()],
             peers: Vec::new(),
             folders: state.folders.iter().filter_map(folder_status).collect(),
@@ -258,6 +260,18 @@ impl NodeControl for FakeNode {
         asked.remove.as_deref().map_or(Ok(()), known)
     }
 
+    async fn recovery_restore(&self, asked: RecoveryRestore) -> Result<JoinResult, ResourceError> {
+        owns(&asked.phrase)?;
+        self.log.post(Timestamp(2_000_000), events::RECOVERY_PROGRESS, "desktop answers", [("device", "d2")]);
+        Ok(JoinResult { mesh: "e2e2e2e2".to_owned(), device: "d2".to_owned(), name: "desktop".to_owned() })
+    }
+
+    async fn recovery_rotate(&self, asked: RecoveryRotate) -> Result<RecoveryPhrase, ResourceError> {
+        owns(&asked.phrase)?;
+        self.state().wiped = false;
+        self.recovery_phrase().await
+    }
+
     fn events(&self, since: Option<u64>) -> Subscription {
         self.log.subscribe(since)
     }
@@ -279,5 +293,12 @@ fn known(name: &str) -> Result<(), ResourceError> {
     match name {
         "desktop" => Ok(()),
         _ => Err(ResourceError::not_found("This mesh has no such device.", "`mesh devices` shows those that it has.")),
+    }
+}
+
+fn owns(phrase: &str) -> Result<(), ResourceError> {
+    match phrase {
+        "army boat" => Ok(()),
+        _ => Err(ResourceError::new(403, "not_root", "This phrase does not own this mesh.", "Look for the paper.")),
     }
 }

@@ -1,11 +1,14 @@
-//! `/v1/recovery`, `/v1/recovery/confirm` and `/v1/recovery/use`.
+//! `/v1/recovery` and what is below it.
 
 use std::collections::BTreeSet;
 
-use meshwork_protocol::resource::{Request, Response, Verb};
+use meshwork_protocol::{
+    limits,
+    resource::{Request, Response, Verb},
+};
 
 use super::{NodeControl, ResourceError, answer, body, done, wrong_verb};
-use crate::api::types::{RecoveryConfirm, RecoveryUse};
+use crate::api::types::{RecoveryConfirm, RecoveryRestore, RecoveryRotate, RecoveryUse};
 
 /// Words that must be told to prove that the phrase was written down.
 const WORDS_MIN: usize = 2;
@@ -46,6 +49,32 @@ pub(super) async fn speak<N: NodeControl>(node: &N, request: &Request) -> Result
             let asked: RecoveryUse = body(request)?;
             node.recovery_use(asked).await?;
             Ok(done(200))
+        }
+        _ => Err(wrong_verb(request)),
+    }
+}
+
+pub(super) async fn restore<N: NodeControl>(node: &N, request: &Request) -> Result<Response, ResourceError> {
+    match request.verb() {
+        Verb::Post => {
+            let asked: RecoveryRestore = body(request)?;
+            if asked.at.len() > limits::RESTORE_PEERS {
+                return Err(ResourceError::bad_request(
+                    format!("A restore tries at most {} addresses.", limits::RESTORE_PEERS),
+                    "Name those of devices that run now.",
+                ));
+            }
+            Ok(answer(200, &node.recovery_restore(asked).await?))
+        }
+        _ => Err(wrong_verb(request)),
+    }
+}
+
+pub(super) async fn rotate<N: NodeControl>(node: &N, request: &Request) -> Result<Response, ResourceError> {
+    match request.verb() {
+        Verb::Post => {
+            let asked: RecoveryRotate = body(request)?;
+            Ok(answer(200, &node.recovery_rotate(asked).await?))
         }
         _ => Err(wrong_verb(request)),
     }

@@ -16,9 +16,10 @@ use crate::{
 use super::{
     Control, ControlError, EpochError, Reader,
     epoch::Minting,
-    evaluate::{Evaluation, permits},
-    log::{Birth, ControlLog, Entry},
+    evaluate::permits,
+    log::{ControlLog, Entry},
     operation::{Act, ControlOp, Cut, Genesis, Holder, NO_OP, ObjectGenesis, Role},
+    root::apex_in_force,
 };
 
 /// Why a statement could not be made.
@@ -122,7 +123,9 @@ impl Control {
     /// Signs an act of a root in the log of its mesh.
     pub fn sign_root(&self, root: &RootKey, mesh: MeshId, act: Act) -> Result<Signed, AuthorError> {
         let (log, evaluation) = self.evaluated(mesh.into()).ok_or(AuthorError::UnknownObject(mesh.into()))?;
-        let via = newest_apex(log, evaluation, root.public()).ok_or(AuthorError::NotRoot)?;
+        let (via, _) = apex_in_force(log, evaluation)
+            .filter(|(_, holder)| *holder == root.public())
+            .ok_or(AuthorError::NotRoot)?;
         let op = next_op(log, root.public(), via, NO_OP, act);
         let signed = root.sign(Kind::ControlOp, super::encode_op(&op)?);
         self.check_own(signed, op)
@@ -191,23 +194,4 @@ fn next_op(log: &ControlLog, author: PublicKey, via: OpId, dev: OpId, act: Act) 
         dev,
         act,
     }
-}
-
-/// The apex of a mesh where this key stands, if it is the one in force.
-fn newest_apex(log: &ControlLog, evaluation: &Evaluation, root: PublicKey) -> Option<OpId> {
-    let Birth::Mesh(_) = log.birth() else { return None };
-    let mut via = log.apex();
-    loop {
-        let successor = evaluation.standing(log).find(|entry| entry.op.via == via && is_rotation(entry));
-        match successor {
-            Some(rotation) => via = rotation.id,
-            None => break,
-        }
-    }
-    let node = evaluation.nodes.get(&via)?;
-    (!evaluation.frozen && node.holder == Holder(root.0)).then_some(via)
-}
-
-fn is_rotation(entry: &Entry) -> bool {
-    matches!(entry.op.act, Act::Rotate { .. })
 }

@@ -6,7 +6,7 @@ use crate::{
 };
 
 use super::{
-    Control, ControlLog,
+    Control,
     operation::{Act, Holder, Role},
 };
 
@@ -93,13 +93,5 @@ impl Control {
             }
         }
         then
-    }
-}
-
-impl ControlLog {
-    /// Whether a key is, or was, the root of this mesh.
-    pub fn is_root(&self, key: PublicKey) -> bool {
-        let rotated = self.entries().iter().any(|entry| matches!(&entry.op.act, Act::Rotate { root } if *root == key));
-        rotated || matches!(self.birth(), super::Birth::Mesh(genesis) if genesis.root == key)
     }
 }

@@ -15,7 +15,7 @@ use libp2p::{
 
 use super::{
     NetworkConfig, StartError,
-    gate::Gate,
+    gate::{Class, Gate},
     streams::{Spoken, Streams},
 };
 
@@ -52,7 +52,7 @@ const MAX_STREAMS: u32 = 256;
 /// Connection attempts in progress, each direction.
 const MAX_PENDING: u32 = 32;
 
-/// Connections with one peer while both ends dial at once; soon pruned to one.
+/// Connections with one peer: while both ends dial at once, soon pruned to one, and with a guest.
 const MAX_PER_PEER: u32 = 4;
 
 /// A stranger's connection without a stream is closed after this time.
@@ -89,12 +89,17 @@ fn behaviour(config: &NetworkConfig, keypair: &Keypair, peer: PeerId) -> Result<
         .with_max_established(Some(config.max_connections))
         .with_max_established_per_peer(Some(MAX_PER_PEER));
     let mut spoken = Vec::new();
-    for (names, pairing) in [(&config.protocols, false), (&config.pairing_protocols, true)] {
+    let by_class = [
+        (&config.protocols, Class::Member),
+        (&config.guest_protocols, Class::Guest),
+        (&config.pairing_protocols, Class::Stranger),
+    ];
+    for (names, class) in by_class {
         for name in names {
             if !name.starts_with('/') {
                 return Err(StartError::Protocol(name));
             }
-            spoken.push(Spoken { name, protocol: StreamProtocol::new(name), pairing });
+            spoken.push(Spoken { name, protocol: StreamProtocol::new(name), class });
         }
     }
     let identify = identify::Config::new(FAMILY.into(), keypair.public())

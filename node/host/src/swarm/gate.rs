@@ -1,4 +1,5 @@
-//! Who may connect: members of the allow-list, and for as long as a pairing code lives a few strangers.
+//! Who may connect: members of the allow-list, guests for a purpose of their own, and for as long as a pairing code
+//! lives a few strangers.
 
 use std::collections::BTreeSet;
 
@@ -13,6 +14,8 @@ pub(crate) const MAX_STRANGERS: usize = 4;
 pub(crate) enum Class {
     /// Every protocol.
     Member,
+    /// The guest protocols only, and not for long.
+    Guest,
     /// The pairing protocols only, and not for long.
     Stranger,
 }
@@ -31,6 +34,7 @@ pub(crate) enum GateError {
 pub(crate) struct Gate {
     everyone: bool,
     allowed: BTreeSet<PeerId>,
+    guests: BTreeSet<PeerId>,
     pairing: bool,
     /// Our own dials to whoever answers at an address.
     invited: BTreeSet<ConnectionId>,
@@ -51,6 +55,10 @@ impl Gate {
         self.allowed = allowed;
     }
 
+    pub(crate) fn set_guests(&mut self, guests: BTreeSet<PeerId>) {
+        self.guests = guests;
+    }
+
     /// Whether unknown devices may connect now.
     pub(crate) fn set_pairing(&mut self, open: bool) {
         self.pairing = open;
@@ -69,6 +77,9 @@ impl Gate {
         if self.is_allowed(peer) {
             return Ok(Class::Member);
         }
+        if self.guests.contains(peer) {
+            return Ok(Class::Guest);
+        }
         if !self.pairing && !self.invited.contains(&connection) {
             return Err(GateError::NotAllowed);
         }
@@ -81,7 +92,7 @@ impl Gate {
     /// A connection that was admitted is up.
     pub(crate) fn entered(&mut self, peer: &PeerId, connection: ConnectionId) {
         self.invited.remove(&connection);
-        if !self.is_allowed(peer) {
+        if !self.is_allowed(peer) && !self.guests.contains(peer) {
             self.strangers.insert(connection);
         }
     }
@@ -127,5 +138,22 @@ mod tests {
         assert_eq!(gate.admit(&member, connection(91)), Ok(Class::Member));
         gate.left(connection(0));
         assert_eq!(gate.admit(&PeerId::random(), connection(92)), Ok(Class::Stranger));
+    }
+
+    #[test]
+    fn guests_are_admitted_at_any_time_and_take_no_place_of_a_stranger() {
+        let (mut gate, guest) = (Gate::new(false), PeerId::random());
+        gate.set_guests([guest].into());
+        assert_eq!(gate.admit(&PeerId::random(), connection(0)), Err(GateError::NotAllowed));
+        for number in 0..=MAX_STRANGERS {
+            assert_eq!(gate.admit(&guest, connection(number)), Ok(Class::Guest));
+            gate.entered(&guest, connection(number));
+        }
+        gate.set_pairing(true);
+        assert_eq!(gate.admit(&PeerId::random(), connection(91)), Ok(Class::Stranger));
+        assert_eq!(gate.admit(&guest, connection(92)), Ok(Class::Guest));
+        gate.set_guests(BTreeSet::new());
+        gate.set_pairing(false);
+        assert_eq!(gate.admit(&guest, connection(93)), Err(GateError::NotAllowed));
     }
 }

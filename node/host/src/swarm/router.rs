@@ -148,6 +148,9 @@ impl Router {
                 None => drop(reply.send(Err(OpenError::NotConnected))),
             },
             Command::SetAllowed(devices) => self.set_allowed(swarm, &devices, now),
+            Command::SetGuests(keys) => {
+                swarm.behaviour_mut().streams.gate.set_guests(keys.iter().filter_map(peer_of).collect());
+            }
             Command::SetKnown(device, addresses) => {
                 if let Some(peer) = peer_of(&device).filter(|peer| *peer != self.local) {
                     self.redial.set_known(peer, addresses, now);

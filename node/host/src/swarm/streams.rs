@@ -29,8 +29,8 @@ use super::{
 pub(crate) struct Spoken {
     pub(crate) name: &'static str,
     pub(crate) protocol: StreamProtocol,
-    /// Whether a device that is not allowed may open it.
-    pub(crate) pairing: bool,
+    /// Who may open it beside members.
+    pub(crate) class: Class,
 }
 
 /// What all connections to one peer share.
@@ -168,6 +168,6 @@ impl NetworkBehaviour for Streams {
 impl Class {
     /// Whether a connection of this class may carry `spoken`.
     pub(crate) fn carries(self, spoken: &Spoken) -> bool {
-        self == Class::Member || spoken.pairing
+        self == Class::Member || self == spoken.class
     }
 }

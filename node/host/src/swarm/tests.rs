@@ -11,6 +11,7 @@ use super::*;
 
 const ECHO: &str = "/test/echo/1";
 const PAIR: &str = "/test/pair/1";
+const VISIT: &str = "/test/visit/1";
 
 /// No test judges times; this only keeps a broken one from hanging.
 const OVERALL: Duration = Duration::from_secs(60);
@@ -26,6 +27,7 @@ fn config(number: u8) -> NetworkConfig {
         mdns: false,
         protocols: vec![ECHO],
         pairing_protocols: vec![PAIR],
+        guest_protocols: vec![VISIT],
         ..NetworkConfig::new(Zeroizing::new([number; 32]))
     }
 }
@@ -240,6 +242,26 @@ async fn pairing_admits_for_pairing_only_and_a_paired_device_comes_up() {
     let (_, _, served) = host.stream().await;
     tokio::join!(echo(stream, 1000), serve_echo(served));
     assert_eq!(host.handle.snapshot().await.expect("runs").strangers, 0);
+}
+
+#[tokio::test]
+async fn a_guest_is_let_in_for_its_purpose_alone_and_nobody_else_is() {
+    let visitor =
+        |number| NetworkConfig { pairing_protocols: vec![PAIR, VISIT], guest_protocols: Vec::new(), ..config(number) };
+    let (mut host, guest, other) = (start(config(1)).await, start(visitor(2)).await, start(visitor(3)).await);
+    let addresses = host.all_addresses().await;
+    host.handle.set_guests([guest.device()].into()).await.expect("runs");
+    assert_eq!(guest.handle.dial_unknown(addresses.clone()).await, Ok(host.device()));
+    let mut asking = guest.handle.open_stream(host.device(), VISIT).await.expect("its own protocol");
+    asking.write_all(b"here").await.expect("write");
+    let (device, protocol, _stream) = host.stream().await;
+    assert_eq!((device, protocol), (guest.device(), VISIT));
+    assert_eq!(guest.handle.open_stream(host.device(), PAIR).await.map(drop), Err(OpenError::Unsupported));
+    assert_eq!(host.handle.snapshot().await.expect("runs").peers, []);
+    // What the dialler sees of a connection that is refused after its handshake depends on the transport.
+    let _ = other.handle.dial_unknown(addresses).await;
+    assert_eq!(host.refused().await, (Some(other.device()), "device is not allowed".into()));
+    assert!(other.handle.open_stream(host.device(), VISIT).await.is_err());
 }
 
 #[tokio::test]

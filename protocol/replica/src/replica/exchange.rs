@@ -186,6 +186,8 @@ pub enum Event {
     Folder(ObjectId, folder::Event),
     /// A device joined the mesh.
     DeviceAdded(DeviceId),
+    /// The root let a device into the mesh that was not in it.
+    DeviceRestored(DeviceId),
     /// A device was removed from the mesh.
     DeviceRemoved(DeviceId),
     /// What stands of an object has changed, and all of it was merged anew.

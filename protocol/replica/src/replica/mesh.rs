@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use meshwork_protocol::{
-    control::{self, Act, Role},
+    control::{Act, Role},
     id::{ChainId, DeviceId, ObjectId, RecordId},
-    key::{RootKey, Signed},
-    limits,
+    key::{PublicKey, RootKey, Signed},
     seal::SealPublic,
 };
 use rand_core::CryptoRng;
@@ -73,7 +72,7 @@ impl Replica {
         let mut out = Vec::new();
         let own = self.device.device_id();
         let seen = self.control.revocations(self.mesh.into(), own.into());
-        self.author_as_root(seed, &Act::Grant { to: own.into(), role: Role::Own, seen })?;
+        self.author_as_root(seed, Act::Grant { to: own.into(), role: Role::Own, seen })?;
         self.persist_signed(&mut out);
         Ok(out)
     }
@@ -87,20 +86,49 @@ impl Replica {
         void: bool,
     ) -> Result<Vec<Output>, AuthorError> {
         let act = self.revocation_of(rng, device, void);
-        self.author_as_root(seed, &act)?;
+        self.author_as_root(seed, act)?;
         self.finish_removal(rng, device)
     }
 
-    fn author_as_root(&mut self, seed: &[u8; 64], act: &Act) -> Result<(), AuthorError> {
-        let mut refused = control::AuthorError::NotRoot;
-        for index in 0..=limits::ROOT_ROTATIONS {
-            match self.control.sign_root(&RootKey::from_seed(seed, index), self.mesh, act.clone()) {
-                Ok(signed) => return self.adopt_own(self.mesh.into(), signed),
-                Err(control::AuthorError::NotRoot) => {}
-                Err(error) => refused = error,
-            }
+    fn author_as_root(&mut self, seed: &[u8; 64], act: Act) -> Result<(), AuthorError> {
+        let signed = self.control.sign_root(&RootKey::from_seed(seed, 0), self.mesh, act)?;
+        self.adopt_own(self.mesh.into(), signed)
+    }
+
+    /// Puts another root in the place of the one whose recovery seed is given.
+    pub fn rotate_root(&mut self, seed: &[u8; 64], root: PublicKey) -> Result<Vec<Output>, AuthorError> {
+        let mut out = Vec::new();
+        self.author_as_root(seed, Act::Rotate { root })?;
+        self.persist_signed(&mut out);
+        out.push(Output::PeersChanged);
+        Ok(out)
+    }
+
+    /// Takes in the statements by which the root let a device in, and seals to it what it may read.
+    pub fn adopt_restored(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        device: DeviceId,
+        name: &str,
+        statements: Vec<Signed>,
+    ) -> Result<Vec<Output>, AuthorError> {
+        let mut out = Vec::new();
+        let mesh = ObjectId::from(self.mesh);
+        for signed in statements {
+            self.adopt_own(mesh, signed)?;
         }
-        Err(refused.into())
+        let sealed = self.supplement(rng, &mut out);
+        let named = match self.control.write_epoch(mesh, &self.keyring) {
+            Some(_) => self.edit_graph(rng, Edit::new().put_device(device, &device_entry(name)), &mut out),
+            None => Ok(()),
+        };
+        if let Err(error) = sealed.and(named) {
+            // It is in all the same, and others seal to it as well.
+            tracing::warn!(%error, "a device that came back could not be given everything");
+        }
+        out.push(Output::PeersChanged);
+        out.push(Output::Event(Event::DeviceRestored(device)));
+        Ok(out)
     }
 
     /// Removes a device from the mesh. What it wrote up to now, as far as it is held here, stands; with `void`

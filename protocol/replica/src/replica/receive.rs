@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use meshwork_protocol::{
-    control::{ControlError, Inserted},
+    control::{Act, ControlError, Inserted},
     id::{DeviceId, MeshId, ObjectId, OpId},
     key::{Kind, Signed},
     object::{RecordKind, Verified},
@@ -109,6 +109,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let (mut entries, mut added) = (Vec::new(), Vec::new());
+        let before = self.peers();
         for item in items {
             let inserted = Signed::parse(&item).map_err(ControlError::from).and_then(|signed| self.insert(signed));
             match inserted {
@@ -134,6 +135,7 @@ impl Replica {
             entries.push(Stored::Control { object: log, bytes: signed.to_bytes() });
         }
         self.persist_received(entries, Some(peer), out);
+        self.tell_restored(&before, &added, out);
         for log in logs {
             self.control_grew(now, rng, log, &added, inputs, out);
         }
@@ -144,6 +146,20 @@ impl Replica {
         let is_mesh = Kind::from_wire(signed.kind) == Some(Kind::Genesis);
         let asked = is_mesh && self.followed().contains(&MeshId(signed.id()));
         if asked { self.control.adopt(signed) } else { self.control.insert(signed) }
+    }
+
+    /// Tells of devices that were not of the mesh before these statements, and that its root let in.
+    fn tell_restored(&self, before: &BTreeSet<DeviceId>, added: &[OpId], out: &mut Vec<Output>) {
+        let Some(log) = self.control.log(self.mesh.into()) else { return };
+        let now = self.peers();
+        for entry in added.iter().filter_map(|id| log.get(*id)).filter(|entry| log.is_root(entry.author())) {
+            if let Act::Grant { to, .. } = entry.op().act
+                && now.contains(&to.into())
+                && !before.contains(&to.into())
+            {
+                out.push(Output::Event(Event::DeviceRestored(to.into())));
+            }
+        }
     }
 
     /// A control log has more than before: keys may open, records may be admitted, devices may connect.

@@ -120,11 +120,21 @@ fn v10_two_rotations_of_one_root_freeze_it() {
     control.push(Signer::Root(201), mesh, None, Some(next), grant(holder(5), Role::Own, &[]));
     is_live(&control, mesh, &[(1, Role::Own), (5, Role::Own)]);
     assert!(!control.is_frozen(MeshId(mesh.0)));
+    let state = |control: &Control, number| control.root_state(MeshId(mesh.0), root(number).public());
+    let states = |control: &Control| [100, 201, 202].map(|number| state(control, number));
+    assert_eq!(states(&control), [Some(RootState::Replaced), Some(RootState::InForce), None]);
+    // Who was replaced names another root in vain.
+    let late = Act::Rotate { root: root(203).public() };
+    control.push(Signer::Root(100), mesh, Some(next), None, late);
+    assert_eq!(state(&control, 203), None);
+    assert_eq!(control.roots(MeshId(mesh.0)).len(), 2);
     let other = control.push(Signer::Root(100), mesh, Some(one), None, rotate(202));
     control.push(Signer::Root(202), mesh, None, Some(other), revoke(holder(1), &[]));
     control.push(Signer::Device(1), mesh, None, Some(one), grant(holder(2), Role::Edit, &[]));
     is_live(&control, mesh, &[(1, Role::Own), (2, Role::Edit)]);
     assert!(control.is_frozen(MeshId(mesh.0)));
+    assert_eq!(states(&control), [Some(RootState::Frozen); 3]);
+    assert_eq!(control.roots(MeshId(mesh.0)).len(), 4);
     let act = grant(holder(6), Role::Edit, &[]);
     assert_eq!(control.sign_root(&root(100), MeshId(mesh.0), act), Err(AuthorError::NotRoot));
 }
