@@ -13,7 +13,7 @@ mod node;
 mod pairing;
 mod peers;
 mod report;
-mod rows;
+pub mod rows;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
