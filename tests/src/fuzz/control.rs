@@ -173,8 +173,10 @@ fn statement(program: &mut Program<'_>, control: &Control, pool: &Pool) -> Signe
     if author < DEVICES { key.sign(Kind::ControlOp, body) } else { apex.sign(Kind::ControlOp, body) }
 }
 
-/// What replicas must agree on.
-fn verdict(control: &Control) -> Vec<(ObjectId, Vec<OpId>, Vec<(DeviceId, Role)>, Vec<(OpId, bool)>)> {
+/// What replicas must agree on of one log: heads, members, and which statements stand.
+type Verdict = (ObjectId, Vec<OpId>, Vec<(DeviceId, Role)>, Vec<(OpId, bool)>);
+
+fn verdict(control: &Control) -> Vec<Verdict> {
     let of = |log: ObjectId| {
         let mut heads = control.log(log).map(|log| log.heads()).unwrap_or_default();
         heads.sort_unstable();

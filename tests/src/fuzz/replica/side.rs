@@ -30,6 +30,9 @@ pub(super) enum Waiting {
     Base(u64, Vec<BaseChange>),
 }
 
+/// Records that went out: to whom, of which object, whether asked for, and the newest place of each chain.
+pub(super) type Written = (DeviceId, ObjectId, bool, Vec<(ChainId, u64)>);
+
 /// Work at the disk.
 #[derive(Clone)]
 pub(super) enum Job {
@@ -62,7 +65,7 @@ pub(super) struct Side {
     /// Frames under way to the other.
     pub wire: VecDeque<Vec<u8>>,
     /// Answers of the writer of the stream.
-    pub written: VecDeque<(DeviceId, ObjectId, bool, Vec<(ChainId, u64)>)>,
+    pub written: VecDeque<Written>,
     /// Directories of which the watch is to tell.
     pub changed: BTreeSet<Path>,
     /// A write failed: the process is to start again.
