@@ -14,7 +14,7 @@ mod pairing;
 mod peers;
 mod report;
 mod restore;
-mod rows;
+pub mod rows;
 mod sharing;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};

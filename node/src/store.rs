@@ -8,10 +8,10 @@
 //!   node must then begin a new incarnation, since others may hold what it forgot.
 
 pub mod handle;
-mod heads;
+pub mod heads;
 pub mod index;
 mod log;
-mod segment;
+pub mod segment;
 #[cfg(test)]
 mod tests;
 

@@ -2,5 +2,6 @@
 
 pub mod device;
 pub mod docs;
+pub mod fuzz;
 pub mod sim;
 pub mod tidy;

@@ -178,7 +178,7 @@ struct Fetching {
 
 impl Fetching {
     async fn run(self, files: Vec<FileValue>) -> Vec<(ContentId, Outcome)> {
-        let bytes = files.iter().map(|file| file.size).sum();
+        let bytes = files.iter().map(|file| file.size).fold(0, u64::saturating_add);
         let mut stream = match self.network.open_stream(self.peer, wire::CHUNKS).await {
             Ok(stream) => self.direct.improve(stream, self.peer, bytes).await,
             Err(error) => {

@@ -53,7 +53,7 @@ wire_struct!(FileRow { inode, size, modified_ns, changed_ns, executable });
 /// A row to be put, or removed where there is no value.
 type Row = (Vec<u8>, Option<Vec<u8>>);
 /// Rows to be written, by key.
-pub(super) type Rows = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+pub type Rows = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 fn row(object: ObjectId, change: &BaseChange) -> Row {
     let key = |tag: u8, parts: &[&[u8]]| [object.0.as_slice(), &[tag], &parts.concat()].concat();
@@ -96,7 +96,7 @@ fn identity_bytes(identity: DirIdentity) -> [u8; 24] {
 
 /// Reads a folder's disk base. Rows that cannot be read are left out: their files are looked at as if
 /// nothing were known of them.
-pub(super) fn load(index: &dyn Index, object: ObjectId) -> Result<StoredBase, IndexError> {
+pub fn load(index: &dyn Index, object: ObjectId) -> Result<StoredBase, IndexError> {
     let mut base = StoredBase::default();
     index.scan_prefix(TREE, &object.0, &mut |key, value| {
         if read_row(&mut base, key.get(32..).unwrap_or_default(), value).is_none() {
@@ -149,13 +149,13 @@ fn read_row(base: &mut StoredBase, key: &[u8], value: &[u8]) -> Option<()> {
 }
 
 /// The rows of a set of changes; of several changes of one row the last counts.
-pub(super) fn rows(object: ObjectId, (own, seq): (ChainId, u64), changes: &[BaseChange], into: &mut Rows) {
+pub fn rows(object: ObjectId, (own, seq): (ChainId, u64), changes: &[BaseChange], into: &mut Rows) {
     into.extend(changes.iter().map(|change| row(object, change)));
     into.insert([object.0.as_slice(), b"o"].concat(), Some([own.0.as_slice(), &seq.to_be_bytes()].concat()));
 }
 
 /// Writes rows.
-pub(super) fn write(index: &dyn Index, rows: Rows) -> Result<(), IndexError> {
+pub fn write(index: &dyn Index, rows: Rows) -> Result<(), IndexError> {
     let (put, remove): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|(_, value)| value.is_some());
     index.remove_many(TREE, remove.into_iter().map(|(key, _)| key).collect())?;
     index.put_many(TREE, put.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())

@@ -19,7 +19,7 @@ use super::{Head, StoreError, beside, create_dir, segment::truncated, sync_dir};
 const MAGIC: &[u8; 8] = b"MESHHEAD";
 const VERSION: u16 = 1;
 /// A sector: the disk writes it whole or not at all.
-const SLOT: usize = 512;
+pub const SLOT: usize = 512;
 const CHECK_AT: usize = SLOT - 8;
 
 /// The file and what it says.
@@ -94,7 +94,7 @@ impl Heads {
                 None => Known { head, pair: self.free_pair(), turn: 0 },
             };
             let at = SLOT as u64 * (1 + 2 * next.pair + next.turn % 2);
-            self.file.write_all_at(&slot(&next), at).map_err(StoreError::io("write a newest own record"))?;
+            self.file.write_all_at(&slot(&head, next.turn), at).map_err(StoreError::io("write a newest own record"))?;
             self.known.insert(head.object, next);
             wrote = true;
         }
@@ -116,13 +116,14 @@ fn header() -> [u8; SLOT] {
     sealed(header)
 }
 
-fn slot(known: &Known) -> [u8; SLOT] {
+/// The bytes of a slot.
+pub fn slot(head: &Head, turn: u64) -> [u8; SLOT] {
     let mut slot = [0; SLOT];
-    slot[..32].copy_from_slice(&known.head.object.0);
-    slot[32..48].copy_from_slice(&known.head.chain.0);
-    slot[48..56].copy_from_slice(&known.head.seq.to_be_bytes());
-    slot[56..88].copy_from_slice(&known.head.id.0);
-    slot[88..96].copy_from_slice(&known.turn.to_be_bytes());
+    slot[..32].copy_from_slice(&head.object.0);
+    slot[32..48].copy_from_slice(&head.chain.0);
+    slot[48..56].copy_from_slice(&head.seq.to_be_bytes());
+    slot[56..88].copy_from_slice(&head.id.0);
+    slot[88..96].copy_from_slice(&turn.to_be_bytes());
     sealed(slot)
 }
 
@@ -132,7 +133,8 @@ fn sealed(mut slot: [u8; SLOT]) -> [u8; SLOT] {
     slot
 }
 
-fn parse(slot: &[u8]) -> Option<(Head, u64)> {
+/// Reads a slot; `None` for one that was torn or never written.
+pub fn parse(slot: &[u8]) -> Option<(Head, u64)> {
     let slot: &[u8; SLOT] = slot.try_into().ok()?;
     if slot[CHECK_AT..] != truncated(blake3::hash(&slot[..CHECK_AT])) {
         return None;

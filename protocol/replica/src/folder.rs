@@ -259,7 +259,7 @@ impl Folder {
     /// Files that the folder holds, and their bytes.
     pub fn totals(&self) -> (u64, u64) {
         let files = self.feed.iter().flat_map(|live| live.iter().filter_map(|op| op.value.file()));
-        files.fold((0, 0), |(count, bytes), file| (count + 1, bytes + file.size))
+        files.fold((0, 0), |(count, bytes), file| (count + 1, bytes.saturating_add(file.size)))
     }
 
     /// Names that have more than one live version.

@@ -168,7 +168,7 @@ impl Transfer {
     /// Contents still to come for an object, and their bytes.
     pub fn left(&self, object: ObjectId) -> (usize, u64) {
         let wants = self.wants.range((object, ContentId([0; 32]))..=(object, ContentId([255; 32])));
-        wants.fold((0, 0), |(files, bytes), (_, want)| (files + 1, bytes + want.file.size))
+        wants.fold((0, 0), |(files, bytes), (_, want)| (files + 1, bytes.saturating_add(want.file.size)))
     }
 
     fn want(&mut self, object: ObjectId, files: Vec<FileValue>) {
@@ -238,7 +238,7 @@ impl Transfer {
             if want.rests.get(&peer).is_some_and(|due| *due > now) || object.is_some_and(|object| object != name.0) {
                 continue;
             }
-            if !files.is_empty() && bytes + want.file.size > limits::FETCH_JOB_BYTES {
+            if !files.is_empty() && bytes.saturating_add(want.file.size) > limits::FETCH_JOB_BYTES {
                 continue;
             }
             object = Some(name.0);
@@ -254,4 +254,40 @@ impl Transfer {
 
 fn rest(tries: u32) -> Duration {
     (limits::FETCH_PAUSE * 2u32.saturating_pow(tries.saturating_sub(1).min(10))).min(limits::FETCH_PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use meshwork_protocol::id::{ChunkId, FileId};
+
+    use super::*;
+    use crate::feed::{FileKind, Manifest, Unknown};
+
+    fn file(content: u8, size: u64) -> FileValue {
+        let manifest = Manifest::Paged { average_log2: 22, root: ChunkId([content; 32]), chunks: 1 };
+        FileValue {
+            file: FileId([content; 16]),
+            kind: FileKind::Regular { manifest },
+            content: ContentId([content; 32]),
+            size,
+            modified_ns: 0,
+            executable: false,
+            unknown: Unknown::default(),
+        }
+    }
+
+    /// A member may claim any size: sums stay at the largest number, and such a file is fetched alone.
+    #[test]
+    fn claimed_sizes_do_not_overflow() {
+        let (mut transfer, object, peer) = (Transfer::default(), ObjectId([1; 32]), DeviceId([2; 32]));
+        let files = vec![file(1, 5), file(2, u64::MAX), file(3, u64::MAX - 2)];
+        let _ = transfer.handle(Timestamp(0), Input::Want { object, files });
+        assert_eq!(transfer.left(object), (3, u64::MAX));
+        let asked = transfer.handle(Timestamp(0), Input::PeerUp(peer, BTreeSet::from([object])));
+        let counts = asked.iter().map(|output| match output {
+            Output::Fetch { files, .. } => files.len(),
+            Output::Arrived { .. } => 0,
+        });
+        assert_eq!(counts.collect::<Vec<_>>(), [1, 1]);
+    }
 }
