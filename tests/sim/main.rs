@@ -1,7 +1,8 @@
 //! Runs the simulation over many seeds; see `docs/hacking.md`.
 //!
 //! `--seed N` one seed, with its last events if it fails; `--from N --count N` some seeds; `--long` for
-//! sixty minutes; `--planted NAME` with a planted bug (`all`: each until it is caught).
+//! sixty minutes; `--honest` and `--malicious` only such runs; `--planted NAME` with a planted bug (`all`: each
+//! until it is caught).
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,7 @@ use std::{
 use meshwork_tests::sim::{
     fate::Counts,
     planted::Planted,
-    world::{Outcome, STEPS, run},
+    world::{Cast, Outcome, STEPS, run},
 };
 
 const SEEDS: u64 = 1_000;
@@ -68,6 +69,44 @@ const MUST_HAPPEN: [&str; 39] = [
     "user: write over",
 ];
 
+/// What must have happened besides when one device is malicious.
+const MALICE_MUST_HAPPEN: [&str; 34] = [
+    "fault: word of a removal late",
+    "malice: back-dated delete",
+    "malice: back-dated record",
+    "malice: broken off",
+    "malice: claims of what there is not",
+    "malice: content that nobody has",
+    "malice: content withheld",
+    "malice: endorsed operation shown",
+    "malice: flood of records",
+    "malice: flood of statements",
+    "malice: forged body",
+    "malice: forged signature",
+    "malice: frame of others repeated",
+    "malice: grant after its removal",
+    "malice: junior revokes a senior",
+    "malice: junk frame",
+    "malice: made an admin",
+    "malice: old control heads",
+    "malice: oversized frame",
+    "malice: questions for what there is not",
+    "malice: record in quarantine",
+    "malice: record of a puppet",
+    "malice: record of another incarnation",
+    "malice: records withheld",
+    "malice: refused",
+    "malice: statement with a twin",
+    "malice: twin record",
+    "malice: twin statement",
+    "malice: unknown object",
+    "malice: void body",
+    "malice: writes after its removal",
+    "malice: wrong content refused",
+    "malice: wrong height",
+    "malice: wrong predecessor",
+];
+
 #[derive(Default)]
 struct Options {
     seed: Option<u64>,
@@ -75,6 +114,14 @@ struct Options {
     count: Option<u64>,
     long: bool,
     planted: Option<String>,
+    cast: Option<Cast>,
+}
+
+impl Options {
+    /// The casts asked for: both, if none was named.
+    fn casts(&self) -> Vec<Cast> {
+        self.cast.map_or(Cast::ALL.to_vec(), |cast| vec![cast])
+    }
 }
 
 fn options() -> Result<Options, String> {
@@ -88,6 +135,8 @@ fn options() -> Result<Options, String> {
             "--count" => options.count = Some(number()?),
             "--long" => options.long = true,
             "--planted" => options.planted = words.next(),
+            "--honest" => options.cast = Some(Cast::Honest),
+            "--malicious" => options.cast = Some(Cast::Malicious),
             other => return Err(format!("unknown option {other}")),
         }
     }
@@ -95,8 +144,8 @@ fn options() -> Result<Options, String> {
 }
 
 /// Runs a seed; a panic is a failure of it.
-fn attempt(seed: u64, planted: Option<Planted>, keep: bool) -> Outcome {
-    std::panic::catch_unwind(|| run(seed, planted, keep)).unwrap_or_else(|panic| {
+fn attempt(seed: u64, cast: Cast, planted: Option<Planted>, keep: bool) -> Outcome {
+    std::panic::catch_unwind(|| run(seed, cast, planted, keep)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         Outcome {
             seed,
@@ -120,7 +169,7 @@ struct Total {
 }
 
 /// Runs seeds on all cores.
-fn many(from: u64, count: u64, until: Option<Instant>, enough: usize) -> Total {
+fn many(cast: Cast, from: u64, count: u64, until: Option<Instant>, enough: usize) -> Total {
     let (next, stop, total) = (AtomicU64::new(from), AtomicBool::new(false), Mutex::new(Total::default()));
     let cores = thread::available_parallelism().map_or(2, usize::from);
     thread::scope(|scope| {
@@ -131,7 +180,7 @@ fn many(from: u64, count: u64, until: Option<Instant>, enough: usize) -> Total {
                     if seed >= from.saturating_add(count) {
                         break;
                     }
-                    let outcome = attempt(seed, None, false);
+                    let outcome = attempt(seed, cast, None, false);
                     let Ok(mut total) = total.lock() else { break };
                     total.seeds += 1;
                     total.steps += outcome.steps;
@@ -152,30 +201,31 @@ fn many(from: u64, count: u64, until: Option<Instant>, enough: usize) -> Total {
     total.into_inner().unwrap_or_default()
 }
 
-fn repeat_command(seed: u64, planted: Option<Planted>) -> String {
+fn repeat_command(seed: u64, cast: Cast, planted: Option<Planted>) -> String {
     let planted = planted.map(|planted| format!(" --planted {}", planted.name())).unwrap_or_default();
-    format!("cargo test --release -p meshwork-tests --test sim -- --seed {seed}{planted}")
+    format!("cargo test --release -p meshwork-tests --test sim -- --{} --seed {seed}{planted}", cast.name())
 }
 
-fn show(seed: u64, planted: Option<Planted>, lines: usize) -> bool {
-    let outcome = attempt(seed, planted, true);
+fn show(seed: u64, cast: Cast, planted: Option<Planted>, lines: usize) -> bool {
+    let outcome = attempt(seed, cast, planted, true);
     let Some(reason) = &outcome.failure else {
-        println!("seed {seed}: {} steps, passed", outcome.steps);
+        println!("{} seed {seed}: {} steps, passed", cast.name(), outcome.steps);
         return true;
     };
     for line in outcome.lines.iter().skip(outcome.lines.len().saturating_sub(lines)) {
         println!("{line}");
     }
     println!(
-        "seed {seed} failed after {} steps: {reason}\nrepeat it with\n  {}",
+        "{} seed {seed} failed after {} steps: {reason}\nrepeat it with\n  {}",
+        cast.name(),
         outcome.steps,
-        repeat_command(seed, planted)
+        repeat_command(seed, cast, planted)
     );
     false
 }
 
 /// Looks for a seed that catches a planted bug.
-fn caught(planted: Planted, from: u64) -> bool {
+fn caught(cast: Cast, planted: Planted, from: u64) -> bool {
     let (next, found) = (AtomicU64::new(from), Mutex::new(None::<(u64, String)>));
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
@@ -185,7 +235,9 @@ fn caught(planted: Planted, from: u64) -> bool {
                     if seed >= from + SEEDS {
                         break;
                     }
-                    if let (Some(reason), Ok(mut found)) = (attempt(seed, Some(planted), false).failure, found.lock()) {
+                    if let (Some(reason), Ok(mut found)) =
+                        (attempt(seed, cast, Some(planted), false).failure, found.lock())
+                    {
                         found.get_or_insert((seed, reason));
                     }
                 }
@@ -195,7 +247,7 @@ fn caught(planted: Planted, from: u64) -> bool {
     match found.into_inner().ok().flatten() {
         Some((seed, reason)) => {
             let reason = reason.lines().next().unwrap_or_default();
-            println!("planted {}: caught by seed {seed}: {reason}", planted.name());
+            println!("planted {}: caught by {} seed {seed}: {reason}", planted.name(), cast.name());
             true
         }
         None => {
@@ -233,14 +285,20 @@ fn main() -> ExitCode {
     };
     if let Some(seed) = options.seed {
         let planted = options.planted.is_some().then(|| planted.first().copied()).flatten();
-        verdict.add("seed", show(seed, planted, options.count.map_or(LINES, |lines| lines as usize)));
+        let lines = options.count.map_or(LINES, |lines| lines as usize);
+        for cast in options.casts() {
+            verdict.add(cast.name(), show(seed, cast, planted, lines));
+        }
     } else {
         if options.planted.is_none() {
-            whole(&options, &mut verdict);
+            for cast in options.casts() {
+                whole(cast, &options, &mut verdict);
+            }
         }
         if options.planted.is_some() || options.count.is_none() {
             for planted in planted {
-                verdict.add(&format!("planted {} is caught", planted.name()), caught(planted, options.from));
+                let cast = options.cast.unwrap_or(planted.cast());
+                verdict.add(&format!("planted {} is caught", planted.name()), caught(cast, planted, options.from));
             }
         }
     }
@@ -248,28 +306,30 @@ fn main() -> ExitCode {
     if verdict.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn whole(options: &Options, verdict: &mut Verdict) {
+fn whole(cast: Cast, options: &Options, verdict: &mut Verdict) {
     let begin = Instant::now();
-    let until = options.long.then(|| begin + LONG);
+    let until = options.long.then(|| begin + LONG / options.casts().len() as u32);
     let count = if options.long { u64::MAX / 2 } else { options.count.unwrap_or(SEEDS) };
-    let total = many(options.from, count, until, 5);
+    let total = many(cast, options.from, count, until, 5);
     let seconds = begin.elapsed().as_secs_f64();
     for (what, count) in &total.counts.0 {
         println!("{count:>10}  {what}");
     }
-    println!("FIGURE sim_seeds {} seeds", total.seeds);
-    println!("FIGURE sim_steps {} steps", total.steps);
-    println!("FIGURE sim_rate {:.1} seeds/s", total.seeds as f64 / seconds);
+    let name = cast.name();
+    println!("FIGURE sim_{name}_seeds {} seeds", total.seeds);
+    println!("FIGURE sim_{name}_steps {} steps", total.steps);
+    println!("FIGURE sim_{name}_rate {:.1} seeds/s", total.seeds as f64 / seconds);
     if let Some((seed, _)) = total.failures.iter().min_by_key(|(seed, _)| *seed) {
-        show(*seed, None, LINES);
+        show(*seed, cast, None, LINES);
     }
-    verdict.add("no seed fails", total.failures.is_empty());
-    verdict.add("every seed has at least 300 steps", total.short == 0);
+    verdict.add(&format!("no {name} seed fails"), total.failures.is_empty());
+    verdict.add(&format!("every {name} seed has at least 300 steps"), total.short == 0);
     if options.count.is_none() {
-        let never: Vec<_> = MUST_HAPPEN.iter().filter(|what| !total.counts.0.contains_key(*what)).collect();
+        let more: &[&str] = if cast == Cast::Malicious { &MALICE_MUST_HAPPEN } else { &[] };
+        let never: Vec<_> = MUST_HAPPEN.iter().chain(more).filter(|what| !total.counts.0.contains_key(*what)).collect();
         never.iter().for_each(|what| println!("never happened: {what}"));
-        verdict.add("every operation and fault fired", never.is_empty());
+        verdict.add(&format!("with {name} devices every operation and fault fired"), never.is_empty());
     }
-    let same = total.hashes.iter().all(|(seed, hash)| attempt(*seed, None, false).hash == *hash);
-    verdict.add("same seed, same trace", same);
+    let same = total.hashes.iter().all(|(seed, hash)| attempt(*seed, cast, None, false).hash == *hash);
+    verdict.add(&format!("same {name} seed, same trace"), same);
 }

@@ -4,6 +4,7 @@ pub mod device;
 pub mod disk;
 pub mod fate;
 pub mod judge;
+pub mod malice;
 pub mod network;
 pub mod planted;
 pub mod world;

@@ -18,9 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork_protocol::{
     control::{Control, ControlError, EpochError, Keyring},
-    id::{ChainId, DeviceId, Incarnation, MeshId, ObjectId, OpId},
+    id::{ChainId, DeviceId, EpochId, Incarnation, MeshId, ObjectId, OpId},
     key::DeviceKey,
-    object::{ChainError, RecordError, Verified},
+    object::{ChainError, RecordError},
     seal::{Convergence, SealKey},
     time::Timestamp,
 };
@@ -94,8 +94,8 @@ pub struct Identity {
 /// One object as this replica knows it.
 struct Object {
     intake: Intake,
-    /// Records whose body waits for its key.
-    locked: Vec<Verified>,
+    /// Epochs of records that stand and could not be read yet for want of the key.
+    locked: BTreeSet<EpochId>,
     folder: Option<Folder>,
     limits: standing::Limits,
     quarantined: BTreeMap<(ChainId, u64), Quarantined>,
@@ -106,7 +106,7 @@ impl Object {
     fn mesh(object: ObjectId) -> Self {
         Object {
             intake: Intake::new(object),
-            locked: Vec::new(),
+            locked: BTreeSet::new(),
             folder: None,
             limits: standing::Limits::new(),
             quarantined: BTreeMap::new(),
@@ -340,28 +340,29 @@ impl Replica {
     /// Asks for what was signed here to be stored.
     fn persist_signed(&mut self, out: &mut Vec<Output>) {
         let signed = std::mem::take(&mut self.signed);
-        self.store(signed, None, out);
+        self.store(signed.into_iter().map(|entry| (entry, None)).collect(), out);
     }
 
-    /// Asks for what a peer sent to be stored.
-    fn persist_received(&mut self, entries: Vec<Stored>, from: Option<DeviceId>, out: &mut Vec<Output>) {
+    /// Asks for what peers sent to be stored, with who need not be told of it: he sent it.
+    fn persist_received(&mut self, entries: Vec<(Stored, Option<DeviceId>)>, out: &mut Vec<Output>) {
         self.persist_signed(out);
-        self.store(entries, from, out);
+        self.store(entries, out);
     }
 
     /// Asks for entries to be stored; what they say is announced when they are durable.
-    fn store(&mut self, entries: Vec<Stored>, from: Option<DeviceId>, out: &mut Vec<Output>) {
+    fn store(&mut self, entries: Vec<(Stored, Option<DeviceId>)>, out: &mut Vec<Output>) {
         if entries.is_empty() {
             return;
         }
         self.last_ticket += 1;
-        let said = entries.iter().map(|entry| match entry {
-            Stored::Control { object, bytes } => Said::Control { object: *object, item: bytes.clone(), from },
+        let said = entries.iter().map(|(entry, from)| match entry {
+            Stored::Control { object, bytes } => Said::Control { object: *object, item: bytes.clone(), from: *from },
             Stored::Record { object, chain, seq, id, own, .. } => {
                 Said::Record { object: *object, landed: Landed { chain: *chain, seq: *seq, id: *id, own: *own } }
             }
         });
         self.unsaid.insert(self.last_ticket, said.collect());
+        let entries = entries.into_iter().map(|(entry, _)| entry).collect();
         out.push(Output::Persist { ticket: self.last_ticket, entries });
     }
 
@@ -449,6 +450,16 @@ impl Replica {
         self.transfer.left(object)
     }
 
+    /// What of an object is held, what waits at its door, and what was refused there.
+    pub fn intake(&self, object: ObjectId) -> Option<&Intake> {
+        self.objects.get(&object).map(|state| &state.intake)
+    }
+
+    /// What peers did on their streams that they should not have.
+    pub fn sync_counters(&self) -> sync::Counters {
+        self.sync.counters()
+    }
+
     /// The folders known.
     pub fn folders(&self) -> impl Iterator<Item = &Folder> {
         let known = self.objects.iter().filter(|(object, _)| !self.given_up.contains(object));
@@ -495,3 +506,6 @@ impl Replica {
         (own, self.objects.get(&object).map_or(0, |state| state.intake.chains().head(&own).0))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -199,6 +199,19 @@ impl ControlLog {
         genesis.into_iter().chain(lacking).cloned().collect()
     }
 
+    /// Whether an operation comes before another one in its author's chain. Those on two branches of a chain do not.
+    pub fn precedes(&self, earlier: OpId, later: OpId) -> bool {
+        let Some(earlier) = self.get(earlier) else { return false };
+        let mut next = self.get(later).filter(|later| later.author() == earlier.author());
+        while let Some(entry) = next.filter(|entry| entry.op.seq > earlier.op.seq) {
+            next = entry.prev.and_then(|position| self.entries.get(position));
+            if next.is_some_and(|before| before.id == earlier.id) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The newest operation of `author`: what his next one follows.
     pub(super) fn tip(&self, author: PublicKey) -> Option<&Entry> {
         let own = self.tips.iter().filter_map(|id| self.get(*id)).filter(|entry| entry.author() == author);

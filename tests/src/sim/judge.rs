@@ -4,13 +4,19 @@
 //! disk that showed it to him since, is a current file on every device, under its own or a conflict name.
 //! A content that a user did replace or remove may be gone, however briefly it existed; this is the one
 //! exception, because the node is not between a user and his own disk. A device that was removed from the
-//! mesh is not judged with the others, and what was closed or moved about on it may be on it alone. Whatever a
-//! node itself replaced or removed is in its history.
+//! mesh, or that keeps to no rule, is not judged with the others, and what was closed or moved about on it may be
+//! on it alone. Whatever a node itself replaced or removed is in its history.
+//!
+//! Of a malicious device that was removed nothing counts past the place that its removal names, but what a record
+//! that counts builds on; and nothing that peers send grows beyond the limits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meshwork_protocol::id::ContentId;
-use meshwork_replica::{feed::Entry, folder::observed::Path};
+use meshwork_protocol::{
+    id::{ChainId, ContentId, DeviceId},
+    limits,
+};
+use meshwork_replica::{feed::Entry, folder::observed::Path, replica::Replica};
 
 use super::{
     disk::{Shown, content_of},
@@ -19,7 +25,8 @@ use super::{
 
 /// Judges a world at rest.
 pub fn at_end(world: &mut World) {
-    if let Some(reason) = trees(world).or_else(|| ledger(world)).or_else(|| history(world)) {
+    let reason = trees(world).or_else(|| ledger(world)).or_else(|| history(world)).or_else(|| malice(world));
+    if let Some(reason) = reason {
         let state = world.describe();
         world.fail(reason + &state);
     }
@@ -73,11 +80,11 @@ fn trees(world: &mut World) -> Option<String> {
     if world.devices[0].replica.as_ref().is_some_and(|replica| !world.gone(replica).is_empty()) {
         world.counts.add("content gone with a removed device");
         let first = viewed(world, 0)?;
-        let others = (1..world.devices.len()).filter(|device| !world.is_out(*device));
+        let others = (1..world.devices.len()).filter(|device| !world.is_apart(*device));
         let mut differing = others.filter_map(|device| difference(&first, &viewed(world, device)?));
         return differing.next().map(|what| format!("the feeds differ: {what}"));
     }
-    for device in (0..world.devices.len()).filter(|device| !world.is_out(*device)) {
+    for device in (0..world.devices.len()).filter(|device| !world.is_apart(*device)) {
         let disk = on_disk(world, device);
         if let Some(what) = difference(&first, &disk) {
             return Some(format!("the disks of devices 0 and {device} differ: {what}"));
@@ -100,13 +107,110 @@ fn ledger(world: &World) -> Option<String> {
             _ => None,
         })
         .collect();
-    let out = world.leaver.filter(|_| world.removed);
-    let with_leaver = out.map(|leaver| on_disk(world, leaver)).unwrap_or_default();
+    let apart = world.apart();
+    let with_leaver = apart.map(|leaver| on_disk(world, leaver)).unwrap_or_default();
     let has = |content: &ContentId| with_leaver.values().any(|thing| *thing == Thing::File(*content));
-    let left = |content: &ContentId| world.removed && (world.by_leaver.contains(content) || has(content));
-    let excused = |content: &ContentId| world.given_up.contains(content) || left(content);
+    let left = |content: &ContentId| apart.is_some() && (world.by_leaver.contains(content) || has(content));
+    let removed = removed_by_right(world);
+    let excused = |content: &ContentId| world.given_up.contains(content) || left(content) || removed.contains(content);
     let lost = world.closed.iter().find(|(content, _)| !excused(content) && !current.contains(content));
     lost.map(|(_, bytes)| format!("lost: {:?}", String::from_utf8_lossy(bytes)))
+}
+
+/// How much of each chain counts in a mesh that has removed its malicious device: all of those of the others, of its
+/// own what the removal names, and everything that such records build on.
+fn counting(world: &World) -> BTreeMap<ChainId, u64> {
+    let intake = world.devices[0].replica.as_ref().and_then(|replica| replica.intake(world.folder));
+    let (Some(intake), Some(malice)) = (intake, &world.malice) else { return BTreeMap::new() };
+    let chains = intake.chains();
+    let mut counting: BTreeMap<ChainId, u64> = BTreeMap::new();
+    for (chain, author, head, _) in chains.heads() {
+        let honest = world.index.get(&author).is_some_and(|device| !world.is_malicious(*device));
+        let cut = malice.cuts.get(&chain).copied().unwrap_or(0);
+        counting.insert(chain, if honest { head } else { cut.min(head) });
+    }
+    loop {
+        let before = counting.clone();
+        for (chain, seq) in &before {
+            for (below, seq) in
+                chains.context_at(chain, *seq).into_iter().flat_map(|it| it.entries().collect::<Vec<_>>())
+            {
+                let most = counting.entry(below).or_default();
+                *most = seq.max(*most);
+            }
+        }
+        if before == counting {
+            return counting;
+        }
+    }
+}
+
+/// Contents that the malicious device removed in records that count.
+fn removed_by_right(world: &World) -> BTreeSet<ContentId> {
+    let counting = counting(world);
+    let kills = world.malice.iter().flat_map(|malice| &malice.kills);
+    kills
+        .filter(|(chain, seq, _)| *seq <= counting.get(chain).copied().unwrap_or(0))
+        .map(|(_, _, content)| *content)
+        .collect()
+}
+
+/// Nothing of the malicious device is shown that does not count, nothing of another is quarantined, nobody has lost
+/// his place in the mesh, and no table is larger than it may be.
+fn malice(world: &mut World) -> Option<String> {
+    let (malicious, counting) = (world.leaver.filter(|_| world.malice.is_some())?, counting(world));
+    let honest: BTreeSet<DeviceId> =
+        world.devices.iter().enumerate().filter(|(it, _)| *it != malicious).map(|(_, device)| device.id).collect();
+    let (mut quarantined, mut endorsed) = (0, 0);
+    for (number, device) in world.devices.iter().enumerate().filter(|(number, _)| *number != malicious) {
+        let replica = device.replica.as_ref()?;
+        let mut members = replica.peers();
+        members.insert(device.id);
+        if !members.is_superset(&honest) || world.removed && members != honest {
+            return Some(format!("the mesh of device {number} is {members:?}"));
+        }
+        if let Some(held) = replica.quarantined(world.folder).find(|held| honest.contains(&held.device)) {
+            return Some(format!("device {number} has quarantined place {} of an honest device", held.seq));
+        }
+        quarantined += replica.quarantined(world.folder).count();
+        let live = replica.folder(world.folder)?.feed().iter().flatten();
+        for dot in live.map(|operation| operation.dot).filter(|_| world.removed) {
+            let counts = counting.get(&dot.chain).copied().unwrap_or(0);
+            if dot.seq > counts {
+                return Some(format!("device {number} shows {dot:?}, of whose chain {counts} count"));
+            }
+            endorsed += u64::from(world.malice.as_ref().is_some_and(|it| it.is_past_cut(&dot)));
+        }
+        if let Some(reason) = tables(replica) {
+            return Some(format!("device {number}: {reason}"));
+        }
+    }
+    if !world.removed && quarantined > 0 {
+        return Some("records are quarantined though nobody was removed".to_owned());
+    }
+    (0..quarantined).for_each(|_| world.counts.add("malice: record in quarantine"));
+    (0..endorsed).for_each(|_| world.counts.add("malice: endorsed operation shown"));
+    None
+}
+
+/// What is larger than it may be of what peers can make a replica hold.
+pub fn tables(replica: &Replica) -> Option<String> {
+    let control = replica.control();
+    if control.waiting() > limits::PENDING_PER_LOG * control.logs().count() {
+        return Some(format!("{} statements wait", control.waiting()));
+    }
+    for object in control.logs().map(|log| log.id()) {
+        let Some(intake) = replica.intake(object) else { continue };
+        let (records, bytes) = (intake.pending().len(), intake.pending().bytes());
+        if records > limits::PENDING_RECORDS || bytes > limits::PENDING_RECORD_BYTES {
+            return Some(format!("{records} records of {bytes} bytes wait"));
+        }
+        let shown: usize = replica.quarantined(object).map(|held| held.operations.len()).sum();
+        if shown > limits::QUARANTINE_SHOWN + limits::FEED_OPERATIONS {
+            return Some(format!("{shown} operations in quarantine are kept to be shown"));
+        }
+    }
+    None
 }
 
 /// What a node replaced or removed is in its history, and nothing received is left over.

@@ -3,6 +3,7 @@
 mod carry;
 mod disk_work;
 mod link_work;
+mod malice;
 mod setup;
 mod user;
 
@@ -22,6 +23,7 @@ use super::{
     device::Device,
     fate::{Counts, Fate, Trace},
     judge,
+    malice::Malice,
     network::Link,
     planted::Planted,
 };
@@ -37,6 +39,28 @@ pub const STEPS: u64 = 300;
 /// Events that a run has at most.
 const MAX_EVENTS: u64 = 150_000;
 
+/// Who takes part in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cast {
+    /// Devices that keep to the rules.
+    Honest,
+    /// One device does not.
+    Malicious,
+}
+
+impl Cast {
+    /// All of them.
+    pub const ALL: [Cast; 2] = [Cast::Honest, Cast::Malicious];
+
+    /// For the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cast::Honest => "honest",
+            Cast::Malicious => "malicious",
+        }
+    }
+}
+
 /// What is due at some time.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -48,6 +72,8 @@ pub enum Event {
     Calm,
     /// The admin removes the leaver.
     Remove,
+    /// The malicious device does something.
+    Malice,
     /// A device joins the mesh.
     Join(usize),
     /// A device tries to give the folder a place.
@@ -118,10 +144,14 @@ pub struct World {
     /// The folder.
     pub folder: ObjectId,
     welcome: Vec<meshwork_protocol::key::Signed>,
-    /// The device that is to be removed from the mesh, and whether it is.
+    /// Who takes part.
+    pub cast: Cast,
+    /// The device that is malicious or that is to be removed from the mesh, or both, and whether it is removed.
     pub leaver: Option<usize>,
     /// See `leaver`.
     pub removed: bool,
+    /// What the malicious device does.
+    pub malice: Option<Box<Malice>>,
     /// Contents that the leaver's user closed: what came after its removal may be gone.
     pub by_leaver: BTreeSet<ContentId>,
     /// How often what happened.
@@ -144,8 +174,8 @@ pub struct World {
 }
 
 /// Runs a seed.
-pub fn run(seed: u64, planted: Option<Planted>, keep: bool) -> Outcome {
-    let mut world = World::new(seed, planted, keep);
+pub fn run(seed: u64, cast: Cast, planted: Option<Planted>, keep: bool) -> Outcome {
+    let mut world = World::new(seed, cast, planted, keep);
     world.go();
     let hash = world.trace.hash();
     Outcome {
@@ -216,6 +246,7 @@ impl World {
             Event::Calm if self.events < STEPS => self.at(1_000 * MS, Event::Calm),
             Event::Calm => self.become_calm(),
             Event::Remove => self.remove_leaver(),
+            Event::Malice => self.misbehave(),
             Event::Join(device) => self.join(device),
             Event::Map(device, life) => self.map(device, life),
             Event::Watch(device, life) => self.watch(device, life),
@@ -246,9 +277,19 @@ impl World {
         }
     }
 
-    /// Whether a device is out of the mesh.
-    pub fn is_out(&self, device: usize) -> bool {
-        self.removed && self.leaver == Some(device)
+    /// The device that is judged by itself: it is out of the mesh, or keeps to no rule.
+    pub fn apart(&self) -> Option<usize> {
+        self.leaver.filter(|_| self.removed || self.cast == Cast::Malicious)
+    }
+
+    /// Whether a device is judged by itself.
+    pub fn is_apart(&self, device: usize) -> bool {
+        self.apart() == Some(device)
+    }
+
+    /// Whether a device keeps to no rule.
+    pub fn is_malicious(&self, device: usize) -> bool {
+        self.cast == Cast::Malicious && self.leaver == Some(device)
     }
 
     fn is_current(&self, device: usize, life: u64) -> bool {
@@ -311,10 +352,10 @@ impl World {
                 || !device.changed.is_empty()
                 || !device.fetches.is_empty()
         };
-        let out = self.leaver.filter(|_| self.removed);
-        let inside = |pair: &(usize, usize)| Some(pair.0) != out && Some(pair.1) != out;
+        let apart = self.apart();
+        let inside = |pair: &(usize, usize)| Some(pair.0) != apart && Some(pair.1) != apart;
         let mut links = self.links.iter().filter(|(pair, _)| inside(pair)).map(|(_, link)| link);
-        let members = || self.devices.iter().enumerate().filter(|(number, _)| Some(*number) != out).map(|(_, it)| it);
+        let members = || self.devices.iter().enumerate().filter(|(number, _)| Some(*number) != apart).map(|(_, it)| it);
         if members().any(busy) || links.any(|link| !link.alive || link.sides.iter().any(busy_side)) {
             return false;
         }
@@ -335,20 +376,24 @@ impl World {
         digests.len() == 1
     }
 
-    /// Contents that a replica's feed shows and that only the removed device has.
+    /// Contents that a replica's feed shows and that only the device apart has, or nobody.
     pub fn gone(&self, replica: &Replica) -> BTreeSet<ContentId> {
-        let Some(leaver) = self.leaver.filter(|_| self.removed) else {
+        let Some(apart) = self.apart() else {
             return BTreeSet::new();
         };
-        let there = self.devices[leaver].disk.contents();
+        let there = self.devices[apart].disk.contents();
         let here: BTreeSet<ContentId> = (0..self.devices.len())
-            .filter(|device| !self.is_out(*device))
+            .filter(|device| !self.is_apart(*device))
             .flat_map(|device| self.devices[device].disk.contents())
             .collect();
         let live = replica.folder(self.folder).into_iter().flat_map(|folder| folder.feed().iter().flatten());
         let files = live.filter_map(|operation| operation.value.file()).filter(|file| !file.is_symlink());
+        let lies = self.malice.as_ref().map(|malice| &malice.lies);
         let had = |content: &ContentId| {
-            self.by_leaver.contains(content) || there.contains(content) || self.given_up.contains(content)
+            self.by_leaver.contains(content)
+                || there.contains(content)
+                || self.given_up.contains(content)
+                || lies.is_some_and(|lies| lies.contains(content))
         };
         files.map(|file| file.content).filter(|content| had(content) && !here.contains(content)).collect()
     }
@@ -369,19 +414,51 @@ impl World {
                 device.writing.is_some(),
             );
         }
-        if let Some(replica) = self.devices[0].replica.as_ref().filter(|_| self.removed) {
-            text += &format!("\n  only with the removed device: {:?}", self.gone(replica));
+        if let Some(replica) = self.devices[0].replica.as_ref().filter(|_| self.apart().is_some()) {
+            text += &format!("\n  only with the device apart: {:?}", self.gone(replica));
         }
         for replica in self.devices.iter().filter_map(|device| device.replica.as_ref()) {
             let held = replica.quarantined(self.folder).map(|record| (record.chain, record.seq));
             text += &format!("\n  quarantined: {:?}", held.collect::<Vec<_>>());
         }
+        text += &self.differences();
         for ((one, other), link) in &self.links {
             text += &format!(
                 "\n  link {one}-{other}: alive {}, open {:?}",
                 link.alive,
                 link.sides.each_ref().map(|s| s.open)
             );
+        }
+        text
+    }
+}
+
+impl World {
+    /// Chains and control logs of which the devices hold different things, for a failure.
+    fn differences(&self) -> String {
+        let mut text = String::new();
+        for object in [ObjectId::from(self.mesh), self.folder] {
+            let mut chains: BTreeMap<ChainId, Vec<String>> = BTreeMap::new();
+            let mut heads: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+            for (number, replica) in self.devices.iter().enumerate().filter_map(|(n, d)| Some((n, d.replica.as_ref()?)))
+            {
+                if self.is_apart(number) {
+                    continue;
+                }
+                for (chain, (seq, id)) in replica.intake(object).map(|it| it.chains().vector().0).unwrap_or_default() {
+                    chains.entry(chain).or_default().push(format!("{seq} {id:?}"));
+                }
+                let log = replica.control().log(object).map(|log| format!("{:?} of {}", log.heads(), log.len()));
+                heads.entry(log.unwrap_or_default()).or_default().push(number);
+            }
+            let count = self.devices.len() - usize::from(self.apart().is_some());
+            let differ = |held: &Vec<String>| held.len() != count || held.iter().any(|it| *it != held[0]);
+            for (chain, held) in chains.into_iter().filter(|(_, held)| differ(held)) {
+                text += &format!("\n  {object} chain {chain}: {held:?}");
+            }
+            if heads.len() > 1 {
+                text += &format!("\n  {object} control heads: {heads:#?}");
+            }
         }
         text
     }

@@ -76,7 +76,7 @@ impl Replica {
 
     /// Appends a record to the own chain of an object, after join records where its frontier is wider
     /// than one record may name.
-    fn author_record(
+    pub(super) fn author_record(
         &mut self,
         rng: &mut impl CryptoRng,
         object: ObjectId,

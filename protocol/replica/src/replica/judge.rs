@@ -30,11 +30,7 @@ impl Judge for Bench<'_> {
         let Some(log) = self.control.log(*object) else {
             return false;
         };
-        let newer: Vec<_> = newer.iter().filter_map(|id| log.get(*id)).collect();
-        older
-            .iter()
-            .filter_map(|id| log.get(*id))
-            .any(|old| newer.iter().any(|new| new.author() == old.author() && new.op().seq < old.op().seq))
+        older.iter().any(|old| newer.iter().any(|new| log.precedes(*new, *old)))
     }
 
     fn judge(&self, record: &Verified, reaches: &dyn Fn(RecordId) -> bool) -> Result<Standing, NotAuthorised> {

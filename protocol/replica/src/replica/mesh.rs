@@ -278,10 +278,12 @@ impl Replica {
             // once those are here again, the folder is put back.
             return;
         }
-        if !self.resumed
-            && !self.objects.get(&object).is_none_or(|state| self.bench().limits(state.intake.chains()).is_empty())
+        let state = self.objects.get(&object);
+        if state.is_some_and(|state| state.reread.is_some())
+            || !self.resumed && !state.is_none_or(|state| self.bench().limits(state.intake.chains()).is_empty())
         {
-            // What does not stand has been merged: the folder is put back when it is read again.
+            // What does not stand has been merged, or not all of what does: the folder is put back when it is read
+            // again.
             return;
         }
         let Some(expected) = self.expected.remove(&object) else {

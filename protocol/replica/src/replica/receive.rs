@@ -15,9 +15,9 @@ use serde_bytes::ByteBuf;
 
 use super::{Event, Object, Output, Replica, Said, Stored, judge::Bench};
 use crate::{
-    feed::{Dot, Operation, decode},
+    feed::{BatchError, Dot, Operation, decode},
     folder,
-    graph::{self, Graph, GraphActor, GraphEvent},
+    graph::{self, ChangeError, Graph, GraphActor, GraphEvent},
     sync::{
         self,
         receive::{Arrival, Standing},
@@ -108,10 +108,13 @@ impl Replica {
         inputs: &mut Vec<sync::Input>,
         out: &mut Vec<Output>,
     ) {
-        let (mut entries, mut added) = (Vec::new(), Vec::new());
+        let (mut entries, mut added, mut sent) = (Vec::new(), Vec::new(), BTreeSet::new());
         let before = self.peers();
         for item in items {
-            let inserted = Signed::parse(&item).map_err(ControlError::from).and_then(|signed| self.insert(signed));
+            let inserted = Signed::parse(&item).map_err(ControlError::from).and_then(|signed| {
+                sent.insert(OpId(signed.id()));
+                self.insert(signed)
+            });
             match inserted {
                 Ok(Inserted::Added(ids)) => added.extend(ids),
                 Ok(Inserted::Duplicate | Inserted::Waiting(_)) => {}
@@ -132,9 +135,11 @@ impl Replica {
             let Some(signed) = self.control.get(*id) else { continue };
             let log = self.control.home(*id).unwrap_or(object);
             logs.insert(log);
-            entries.push(Stored::Control { object: log, bytes: signed.to_bytes() });
+            // What had waited for these need not be known to whoever sent them.
+            let from = sent.contains(id).then_some(peer);
+            entries.push((Stored::Control { object: log, bytes: signed.to_bytes() }, from));
         }
-        self.persist_received(entries, Some(peer), out);
+        self.persist_received(entries, out);
         self.tell_restored(&before, &added, out);
         for log in logs {
             self.control_grew(now, rng, log, &added, inputs, out);
@@ -208,7 +213,8 @@ impl Replica {
         }
     }
 
-    /// Opens what is sealed to this device in a log, and reads the records that waited for it.
+    /// Opens what is sealed to this device in a log. Where records waited for that, the object is read again: what
+    /// replaces them may have been merged before them.
     pub(super) fn open_epochs(&mut self, log: ObjectId, out: &mut Vec<Output>) {
         let opened = self.control.open_epochs(log, self.device.device_id(), &self.seal, &mut self.keyring);
         if opened.is_empty() {
@@ -218,9 +224,8 @@ impl Replica {
             return;
         };
         out.push(Output::Event(Event::FolderKnown(log)));
-        let locked = std::mem::take(&mut state.locked);
-        for record in locked {
-            self.merge(log, &record, out);
+        if opened.iter().any(|epoch| state.locked.contains(epoch)) {
+            state.read_again();
         }
         if self.resumed {
             self.remap_folder(log);
@@ -290,9 +295,10 @@ impl Replica {
             let record = &arrival.record;
             let (chain, seq, id) = (record.chain(), record.header().seq, record.id());
             inputs.push(sync::Input::Taken { object, chain, seq, id });
-            entries.push(Stored::Record { object, chain, seq, id, own: false, bytes: record.bytes().to_vec() });
+            let bytes = record.bytes().to_vec();
+            entries.push((Stored::Record { object, chain, seq, id, own: false, bytes }, None));
         }
-        self.persist_received(entries, None, out);
+        self.persist_received(entries, out);
         self.merge_arrivals(object, &arrivals, out);
         self.advance_folder(now, rng, object, out);
     }
@@ -312,7 +318,10 @@ impl Replica {
     }
 
     fn merge_feed(&mut self, object: ObjectId, record: &Verified, text: &[u8]) {
-        let operations = operations(record, text);
+        let operations = read_operations(record, text).unwrap_or_else(|error| {
+            self.note_void(object, &error);
+            Vec::new()
+        });
         let own = record.author() == self.device.device_id();
         if let Some(expected) = self.expected.get_mut(&object) {
             expected.pass(&operations, own);
@@ -328,7 +337,11 @@ impl Replica {
     }
 
     fn merge_graph(&mut self, record: &Verified, text: &[u8], out: &mut Vec<Output>) {
-        for event in apply_change(&mut self.graph, record, text) {
+        let events = apply_change(&mut self.graph, record, text).unwrap_or_else(|error| {
+            self.note_void(self.mesh.into(), &error);
+            Vec::new()
+        });
+        for event in events {
             match event {
                 GraphEvent::Object(object) => {
                     self.know_object(object, out);
@@ -337,6 +350,13 @@ impl Replica {
                 GraphEvent::Contact(_) => self.audience_changed(out),
                 GraphEvent::Device(_) | GraphEvent::Mapping(..) | GraphEvent::Setting(_) => {}
             }
+        }
+    }
+
+    fn note_void(&mut self, object: ObjectId, error: &impl std::fmt::Display) {
+        tracing::warn!(%error, object = %object.short(), "the text of a record is void");
+        if let Some(state) = self.objects.get_mut(&object) {
+            state.intake.note_void();
         }
     }
 
@@ -362,26 +382,21 @@ impl Replica {
 /// The operations of a record of a feed. Those of other kinds have none, nor has a batch that does not decode: it
 /// counts in its chain and contributes nothing.
 pub(super) fn operations(record: &Verified, text: &[u8]) -> Vec<Arc<Operation>> {
+    read_operations(record, text).unwrap_or_default()
+}
+
+fn read_operations(record: &Verified, text: &[u8]) -> Result<Vec<Arc<Operation>>, BatchError> {
     let header = record.header();
     if RecordKind::from_code(header.kind) != Some(RecordKind::Feed) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    match decode(text, record.chain(), header.seq, header.height) {
-        Ok(operations) => operations.into_iter().map(Arc::new).collect(),
-        Err(error) => {
-            tracing::warn!(%error, "a batch is void");
-            Vec::new()
-        }
-    }
+    Ok(decode(text, record.chain(), header.seq, header.height)?.into_iter().map(Arc::new).collect())
 }
 
 /// Applies the next change of its author to a graph; one that does not fit changes nothing.
-pub(super) fn apply_change(graph: &mut Graph, record: &Verified, text: &[u8]) -> Vec<GraphEvent> {
+pub(super) fn apply_change(graph: &mut Graph, record: &Verified, text: &[u8]) -> Result<Vec<GraphEvent>, ChangeError> {
     let header = record.header();
     let actor = GraphActor::new(record.author(), header.object, header.incarnation);
     let seq = graph.seq(actor) + 1;
-    graph.apply(graph::Signed { actor, seq, bytes: text }).unwrap_or_else(|error| {
-        tracing::warn!(%error, "a change of the graph is void");
-        Vec::new()
-    })
+    graph.apply(graph::Signed { actor, seq, bytes: text })
 }

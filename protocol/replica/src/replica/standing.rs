@@ -2,8 +2,8 @@
 //!
 //! A record is judged by the grants that it names and the revocations that bind them. One past its
 //! author's cut is quarantined: held and served, but not merged, unless a record that stands builds on it.
-//! All this is a function of what is held. When a revocation comes late, or an endorsement does, the
-//! object is read again from the store and merged anew.
+//! All this is a function of what is held. When a revocation comes late, or an endorsement does, or the key to
+//! records that others have built on, the object is read again from the store and merged anew.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -110,6 +110,14 @@ impl Object {
         record.header().seq <= self.standing(&record.chain())
     }
 
+    /// All is to be read again and merged anew.
+    pub(super) fn read_again(&mut self) {
+        match &mut self.reread {
+            Some(reread) => reread.again = reread.asked,
+            None => self.reread = Some(Reread::default()),
+        }
+    }
+
     /// Notes a record that does not stand, with what it would have changed.
     fn quarantine(&mut self, record: &Verified, mut operations: Vec<Arc<Operation>>) {
         let (chain, seq) = (record.chain(), record.header().seq);
@@ -169,7 +177,9 @@ impl Replica {
         match &arrival.content {
             Content::Text(text) if stands => self.merge_text(object, &arrival.record, text, out),
             Content::Text(text) => state.quarantine(&arrival.record, operations(&arrival.record, text)),
-            Content::Locked if stands => state.locked.push(arrival.record.clone()),
+            Content::Locked if stands => {
+                state.locked.insert(arrival.record.header().epoch);
+            }
             Content::Locked | Content::Void(_) if !stands => state.quarantine(&arrival.record, Vec::new()),
             Content::Locked => {}
             Content::Void(error) => tracing::warn!(%error, "the body of a record cannot be read"),
@@ -180,10 +190,7 @@ impl Replica {
     fn take_limits(&mut self, object: ObjectId, limits: Limits) {
         let Some(state) = self.objects.get_mut(&object) else { return };
         state.limits = limits;
-        match &mut state.reread {
-            Some(reread) => reread.again = reread.asked,
-            None => state.reread = Some(Reread::default()),
-        }
+        state.read_again();
     }
 
     /// Asks for all records of the objects that are to be merged anew, once all that is held of them is stored.
@@ -246,7 +253,10 @@ impl Replica {
         let stands = state.stands(record);
         let text = match content {
             Content::Text(text) => text,
-            Content::Locked if stands => return state.locked.push(record.clone()),
+            Content::Locked if stands => {
+                state.locked.insert(record.header().epoch);
+                return;
+            }
             Content::Locked | Content::Void(_) if !stands => return state.quarantine(record, Vec::new()),
             Content::Locked | Content::Void(_) => return,
         };

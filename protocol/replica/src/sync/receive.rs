@@ -4,8 +4,6 @@
 mod admit;
 mod error;
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use meshwork_protocol::{
     id::{ChainId, DeviceId, EpochId, ObjectId, OpId, RecordId},
     object::{ChainError, Chains, Header, Need, OpenError, Pending, Record, RecordError, Verified},
@@ -58,7 +56,7 @@ pub enum Standing {
 pub enum Content {
     /// Its text.
     Text(Zeroizing<Vec<u8>>),
-    /// The key of its epoch is not held; see [`Intake::unlock`].
+    /// The key of its epoch is not held (yet).
     Locked,
     /// It can never be read: the record has its place in its chain and contributes nothing.
     Void(OpenError),
@@ -103,19 +101,13 @@ pub struct Receipt {
 pub struct Intake {
     chains: Chains,
     pending: Pending,
-    locked: BTreeMap<EpochId, BTreeSet<RecordId>>,
     counters: ReceiveCounters,
 }
 
 impl Intake {
     /// An object without records.
     pub fn new(object: ObjectId) -> Self {
-        Intake {
-            chains: Chains::new(object),
-            pending: Pending::default(),
-            locked: BTreeMap::new(),
-            counters: ReceiveCounters::default(),
-        }
+        Intake { chains: Chains::new(object), pending: Pending::default(), counters: ReceiveCounters::default() }
     }
 
     /// The chains.
@@ -133,27 +125,14 @@ impl Intake {
         self.counters
     }
 
+    /// Notes that the text of an admitted record says nothing that a record of its kind can say.
+    pub fn note_void(&mut self) {
+        self.counters.void += 1;
+    }
+
     /// Admits a record that this node wrote, or had admitted and stored before.
     pub fn restore(&mut self, record: &Verified) -> Result<(), ChainError> {
         self.chains.accept(record)
-    }
-
-    /// Notes that the body of a stored record could not be read for want of its epoch's key.
-    pub fn lock(&mut self, epoch: EpochId, record: RecordId) {
-        self.locked.entry(epoch).or_default().insert(record);
-    }
-
-    /// Epochs whose key is wanting.
-    pub fn locked_epochs(&self) -> impl Iterator<Item = EpochId> + '_ {
-        self.locked.keys().copied()
-    }
-
-    /// The key of an epoch came: the records whose bodies it opens, lowest height first. They are to be
-    /// read from the log and opened with [`open`].
-    pub fn unlock(&mut self, epoch: &EpochId) -> Vec<RecordId> {
-        let mut records: Vec<RecordId> = self.locked.remove(epoch).unwrap_or_default().into_iter().collect();
-        records.sort_by_key(|id| (self.chains.height(id), *id));
-        records
     }
 
     /// Takes the bytes that `from` sent as a record of this object.

@@ -228,3 +228,18 @@ fn an_object_outlives_its_creator() {
     }
     assert_eq!(late.role(object, device(1).device_id()), Some(Role::Own));
 }
+
+#[test]
+fn of_two_branches_of_a_chain_neither_precedes_the_other() {
+    let (mut control, mesh, one) = one_admin();
+    let by = Signer::Device(1);
+    let first = control.push(by, mesh, None, Some(one), grant(holder(2), Role::Edit, &[]));
+    let long = control.push(by, mesh, Some(first), Some(one), grant(holder(3), Role::Edit, &[]));
+    let longer = control.push(by, mesh, Some(long), Some(one), grant(holder(4), Role::Edit, &[]));
+    let short = control.push(by, mesh, Some(first), Some(one), grant(holder(5), Role::Edit, &[]));
+    let log = control.log(mesh).unwrap();
+    assert!(log.precedes(first, longer) && log.precedes(long, longer) && log.precedes(first, short));
+    assert!(!log.precedes(short, longer) && !log.precedes(longer, short) && !log.precedes(long, short));
+    assert!(!log.precedes(first, first) && !log.precedes(longer, first));
+    assert!(!log.precedes(one, first), "another author's");
+}

@@ -56,7 +56,9 @@ impl World {
                     return;
                 };
                 self.counts.add("peer broken off");
-                if reason != meshwork_protocol::wire::sync::Reason::Silent {
+                if self.is_malicious(peer) {
+                    self.counts.add("malice: broken off");
+                } else if reason != meshwork_protocol::wire::sync::Reason::Silent {
                     self.fail(format!("device {device} breaks off with {peer}: {reason:?}"));
                 }
                 self.cut(device, peer);
@@ -92,8 +94,12 @@ impl World {
             replica::Event::Folder(_, folder::Event::Placed { conflict: true, .. }) => {
                 self.counts.add("conflict placed")
             }
-            replica::Event::Refused { error, .. } => {
-                self.fail(format!("device {device} refuses what a peer sent: {error}"))
+            replica::Event::Refused { peer, error } => {
+                if self.index.get(&peer).is_some_and(|peer| self.is_malicious(*peer)) {
+                    self.counts.add("malice: refused");
+                } else {
+                    self.fail(format!("device {device} refuses what a peer sent: {error}"));
+                }
             }
             replica::Event::StoreFailed => self.fail(format!("device {device}: the store failed")),
             _ => {}

@@ -172,10 +172,19 @@ impl World {
             if !here && cut {
                 break;
             }
-            let bytes = if here { None } else { self.served(peer, content) };
-            let outcome = if here || bytes.is_some() { Outcome::Done } else { Outcome::Gone };
-            self.counts.add(if outcome == Outcome::Done { "fetch: done" } else { "fetch: gone" });
-            if let Some(bytes) = bytes {
+            let bytes = if here { None } else { self.offered(peer, content) };
+            let outcome = match &bytes {
+                _ if here => Outcome::Done,
+                None => Outcome::Gone,
+                Some(bytes) if content_of(bytes) == content || self.has(Planted::UnverifiedContent) => Outcome::Done,
+                Some(_) => Outcome::Bad,
+            };
+            self.counts.add(match outcome {
+                Outcome::Done => "fetch: done",
+                Outcome::Gone => "fetch: gone",
+                Outcome::Bad | Outcome::Local => "malice: wrong content refused",
+            });
+            if let Some(bytes) = bytes.filter(|_| outcome == Outcome::Done) {
                 self.devices[device].disk.temps.insert(content, bytes);
             }
             fetching.outcomes.push((content, outcome));
@@ -190,7 +199,7 @@ impl World {
 
     /// What a peer gives for a content: the file where it knows it to be, if it still has it, else a
     /// version in its history.
-    fn served(&self, peer: usize, content: ContentId) -> Option<Vec<u8>> {
+    pub(super) fn served(&self, peer: usize, content: ContentId) -> Option<Vec<u8>> {
         let peer = &self.devices[peer];
         let base = peer.replica.as_ref()?.folder(self.folder)?.base()?;
         let current = base.locate(content).and_then(|(dir, name)| {

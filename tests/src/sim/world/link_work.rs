@@ -1,6 +1,10 @@
 //! Streams between devices.
 
-use meshwork_protocol::{id::DeviceId, wire::sync::Frame};
+use meshwork_protocol::{
+    id::{DeviceId, OpId},
+    key::Signed,
+    wire::sync::Frame,
+};
 use meshwork_replica::{replica::Input, sync::serve::pack};
 
 use super::{Event, MS, World};
@@ -48,6 +52,9 @@ impl World {
     }
 
     fn allows(&self, device: usize, other: usize) -> bool {
+        if self.is_malicious(device) {
+            return true;
+        }
         let peers = self.devices[device].replica.as_ref().map(|replica| replica.peers());
         peers.is_some_and(|peers| peers.contains(&self.devices[other].id))
     }
@@ -136,7 +143,9 @@ impl World {
                 let delay = self.between(0, 10);
                 let through = packed.through;
                 self.at(delay, Event::Sent { side: from, peer: to, generation, object, answer, through });
-                packed.frames.iter().map(Frame::encode).collect()
+                let withheld = self.withholds(from);
+                let frames = packed.frames.iter();
+                frames.filter(|frame| !withheld || !matches!(frame, Frame::Records { .. })).map(Frame::encode).collect()
             }
         };
         let link = self.link(from, to);
@@ -185,6 +194,7 @@ impl World {
                 sent.pop_front();
             }
         }
+        self.trace.line(|| format!("              device {to} gets {}", short(&bytes)));
         self.drive(to, Input::Frame { peer, bytes });
         if again && !self.calm && self.fate.once_in(4) {
             self.replay(from, to);
@@ -218,5 +228,19 @@ impl World {
         let life = entry.life;
         let delay = self.between(1, 15 + slow);
         self.at(delay + MS, Event::Watch(device, life));
+    }
+}
+
+/// What a frame says, in few words.
+fn short(bytes: &[u8]) -> String {
+    match Frame::decode(bytes) {
+        Ok(Frame::ControlItems { object, items, done }) => {
+            let ids = items.iter().filter_map(|item| Signed::parse(item).ok()).map(|signed| OpId(signed.id()));
+            format!("statements of {}, done {done}: {:?}", object.short(), ids.collect::<Vec<_>>())
+        }
+        Ok(Frame::Records { object, records }) => format!("{} records of {}", records.len(), object.short()),
+        Ok(Frame::Want { object, ranges }) => format!("Want of {} for {} chains", object.short(), ranges.len()),
+        Ok(frame) => frame.name().to_owned(),
+        Err(error) => error.to_string(),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork_protocol::{
     control::create_mesh,
-    id::{Incarnation, ObjectId},
+    id::{ChainId, DeviceId, Incarnation, ObjectId},
     key::{DeviceKey, RootKey},
     seal::SealKey,
 };
@@ -12,7 +12,7 @@ use meshwork_replica::replica::{Output, Replica};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 
-use super::{Event, MS, World};
+use super::{Cast, Event, MS, World};
 use crate::sim::{
     device::{Device, Lot, Rows, Secrets},
     disk::Disk,
@@ -23,9 +23,9 @@ use crate::sim::{
 
 impl World {
     /// A world out of a seed.
-    pub fn new(seed: u64, planted: Option<Planted>, keep: bool) -> Self {
+    pub fn new(seed: u64, cast: Cast, planted: Option<Planted>, keep: bool) -> Self {
         let mut fate = Fate::new(seed);
-        let count = 2 + fate.index(3);
+        let count = if cast == Cast::Honest { 2 + fate.index(3) } else { 3 + fate.index(2) };
         let devices: Vec<Device> = (0..count).map(|_| device(&mut fate, planted)).collect();
         let mut root_seed = [0; 64];
         root_seed[..32].copy_from_slice(&fate.bytes());
@@ -33,7 +33,7 @@ impl World {
         let first = &devices[0].secrets;
         let (key, seal) = (DeviceKey::from_bytes(&first.device), SealKey::from_bytes(&first.seal));
         let (mesh, welcome) = create_mesh(&mut fate.0, &root, &key, &seal).expect("a mesh can be founded");
-        let leaver = (count > 2 && fate.once_in(3)).then_some(count - 1);
+        let leaver = (cast == Cast::Malicious || count > 2 && fate.once_in(3)).then_some(count - 1);
         let index = devices.iter().enumerate().map(|(number, device)| (device.id, number)).collect();
         let pairs = (0..count).flat_map(|one| (one + 1..count).map(move |other| (one, other)));
         World {
@@ -48,8 +48,10 @@ impl World {
             mesh,
             folder: ObjectId([0; 32]),
             welcome,
+            cast,
             leaver,
             removed: false,
+            malice: None,
             by_leaver: BTreeSet::new(),
             counts: Counts::default(),
             trace: Trace::new(keep),
@@ -74,6 +76,10 @@ impl World {
         for other in others {
             outputs.extend(replica.admit(&mut rng, other, "device").expect("a device is let in"));
         }
+        if let Some(malicious) = self.leaver.filter(|_| self.cast == Cast::Malicious && self.fate.once_in(2)) {
+            self.counts.add("malice: made an admin");
+            outputs.extend(replica.promote_device(self.devices[malicious].id).expect("a device is made an admin"));
+        }
         let (folder, more) = replica.create_folder(&mut rng, "files").expect("a folder is made");
         outputs.extend(more);
         self.folder = folder;
@@ -92,7 +98,10 @@ impl World {
         for device in 0..self.devices.len() {
             self.at(500 * MS, Event::Flush(device, 0));
         }
-        if self.leaver.is_some() {
+        if self.cast == Cast::Malicious {
+            self.set_up_malice();
+        }
+        if self.leaver.is_some() && (self.cast == Cast::Honest || !self.fate.once_in(4)) {
             let late = self.between(4_500, 9_000);
             self.at(late, Event::Remove);
         }
@@ -132,19 +141,33 @@ impl World {
         }
     }
 
-    /// The first device removes the leaver, as soon as it runs.
+    /// The first device removes the leaver, as soon as it runs; a malicious one again where a crash undid that.
     pub(super) fn remove_leaver(&mut self) {
         let Some(leaver) = self.leaver else { return };
+        if self.cast == Cast::Malicious && !self.calm {
+            self.at(300 * MS, Event::Remove);
+        }
         let (id, void) = (self.devices[leaver].id, self.fate.once_in(3));
         let Device { replica: Some(replica), rng, .. } = &mut self.devices[0] else {
-            return self.at(100 * MS, Event::Remove);
+            if self.cast == Cast::Honest || self.calm {
+                self.at(100 * MS, Event::Remove);
+            }
+            return;
         };
+        if replica.control().role(self.mesh.into(), id).is_none() {
+            return;
+        }
+        let cuts = newest_of(replica, self.folder, id);
         match replica.remove_device(rng, id, void) {
             Ok(outputs) => {
+                if let Some(malice) = &mut self.malice {
+                    malice.cuts = if void { BTreeMap::new() } else { cuts };
+                }
                 self.counts.add(if void { "admin: device removed and voided" } else { "admin: device removed" });
                 self.trace.line(|| format!("              device {leaver} is removed, void {void}"));
                 self.removed = true;
                 self.carry_out(0, outputs);
+                self.spread_slowly();
             }
             Err(error) => self.fail(format!("device {leaver} cannot be removed: {error}")),
         }
@@ -174,6 +197,12 @@ impl World {
             Err(error) => self.fail(format!("device {device} cannot map: {error}")),
         }
     }
+}
+
+/// How much of each chain of a device is held.
+fn newest_of(replica: &Replica, object: ObjectId, device: DeviceId) -> BTreeMap<ChainId, u64> {
+    let heads = replica.intake(object).into_iter().flat_map(|intake| intake.chains().heads());
+    heads.filter(|(_, author, ..)| *author == device).map(|(chain, _, seq, _)| (chain, seq)).collect()
 }
 
 fn device(fate: &mut Fate, planted: Option<Planted>) -> Device {

@@ -140,6 +140,9 @@ impl World {
         self.counts.add(what);
         self.trace.bytes(what.as_bytes());
         self.trace.line(|| format!("              device {device}: {what} {paths:?}"));
+        if self.removed && self.is_malicious(device) {
+            self.counts.add("malice: writes after its removal");
+        }
         if self.devices[device].replica.is_none() {
             self.counts.add("user: while the node is down");
         }

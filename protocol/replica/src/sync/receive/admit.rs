@@ -104,10 +104,7 @@ impl Intake {
         let content = open(record, judge.epoch_key(&header.object, &header.epoch));
         match &content {
             Content::Text(_) => {}
-            Content::Locked => {
-                self.counters.no_key += 1;
-                self.lock(header.epoch, record.id());
-            }
+            Content::Locked => self.counters.no_key += 1,
             Content::Void(OpenError::Bomb { .. }) => self.counters.bomb += 1,
             Content::Void(_) => self.counters.bad_cipher += 1,
         }

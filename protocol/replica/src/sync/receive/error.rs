@@ -112,6 +112,8 @@ pub struct ReceiveCounters {
     pub bad_cipher: u64,
     /// Admitted though its body declares more than any may have.
     pub bomb: u64,
+    /// Admitted though its text says nothing that a record of its kind can say.
+    pub void: u64,
 }
 
 impl ReceiveCounters {
