@@ -167,7 +167,7 @@ fn handmade(columns: &[(u64, &[u8])]) -> Vec<u8> {
     body.extend(scene().0.heads()[0]);
     body.push(32);
     body.extend(actor(1).0);
-    body.extend([3, 8, 0, 0, 1, 32]);
+    body.extend([3, 9, 0, 0, 1, 32]);
     body.extend([0; 32]);
     unsigned(&mut body, columns.len() as u64);
     for (number, data) in columns {
