@@ -231,8 +231,10 @@ impl Replica {
 
     /// What follows from an input but is done once, whatever asked for it.
     fn settle(&mut self, now: Timestamp, rng: &mut impl CryptoRng, out: &mut Vec<Output>) {
-        for object in std::mem::take(&mut self.renamed) {
-            self.give_up(now, rng, object, out);
+        if !self.is_judging(self.mesh.into()) {
+            for object in std::mem::take(&mut self.renamed) {
+                self.give_up(now, rng, object, out);
+            }
         }
         for object in std::mem::take(&mut self.announced) {
             self.synchronise(now, rng, object, out);
@@ -241,6 +243,12 @@ impl Replica {
             self.tell_audiences(now, rng, out);
         }
         self.ask_again(out);
+    }
+
+    /// Whether the graph says all that is held of it: nothing of it waits for a key or is being read again.
+    fn graph_is_whole(&self) -> bool {
+        let state = self.objects.get(&ObjectId::from(self.mesh));
+        state.is_some_and(|state| state.reread.is_none() && state.locked.is_empty())
     }
 
     /// When [`Input::Tick`] is next due.

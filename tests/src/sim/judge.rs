@@ -166,7 +166,8 @@ fn malice(world: &mut World) -> Option<String> {
         let replica = device.replica.as_ref()?;
         let mut members = replica.peers();
         members.insert(device.id);
-        if !members.is_superset(&honest) || world.removed && members != honest {
+        let strangers = members != honest && !world.removed_late || members.contains(&world.devices[malicious].id);
+        if !members.is_superset(&honest) || world.removed && strangers {
             return Some(format!("the mesh of device {number} is {members:?}"));
         }
         if let Some(held) = replica.quarantined(world.folder).find(|held| honest.contains(&held.device)) {

@@ -150,6 +150,8 @@ pub struct World {
     pub leaver: Option<usize>,
     /// See `leaver`.
     pub removed: bool,
+    /// The removal was lost in a crash and made once more: what the malicious one granted in between stands.
+    pub removed_late: bool,
     /// What the malicious device does.
     pub malice: Option<Box<Malice>>,
     /// Contents that the leaver's user closed: what came after its removal may be gone.

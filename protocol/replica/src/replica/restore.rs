@@ -108,6 +108,10 @@ impl Replica {
         if let Err(error) = state.intake.restore(&record) {
             return tracing::warn!(%error, "a stored record does not fit");
         }
+        if state.reread.is_some() {
+            // With those that waited for their key it is read once more.
+            return;
+        }
         self.merge(object, &record, &mut Vec::new());
     }
 
@@ -128,7 +132,9 @@ impl Replica {
             self.open_epochs(object, &mut out);
             self.judge_again(object);
             self.announced.push(object);
-            self.renamed.insert(object);
+            if self.graph_is_whole() {
+                self.renamed.insert(object);
+            }
         }
         self.announced.extend(self.followed().into_iter().map(ObjectId::from));
         self.settle(now, rng, &mut out);

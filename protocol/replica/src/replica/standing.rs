@@ -288,7 +288,9 @@ impl Replica {
         }
         if object == ObjectId::from(self.mesh) {
             self.graph = reread.graph;
-            self.renamed.extend(self.objects.keys());
+            if self.graph_is_whole() {
+                self.renamed.extend(self.objects.keys());
+            }
             let named: Vec<ObjectId> = self.graph.objects().into_keys().collect();
             named.into_iter().for_each(|object| self.know_object(object, out));
         }

@@ -51,6 +51,7 @@ impl World {
             cast,
             leaver,
             removed: false,
+            removed_late: false,
             malice: None,
             by_leaver: BTreeSet::new(),
             counts: Counts::default(),
@@ -165,6 +166,7 @@ impl World {
                 }
                 self.counts.add(if void { "admin: device removed and voided" } else { "admin: device removed" });
                 self.trace.line(|| format!("              device {leaver} is removed, void {void}"));
+                self.removed_late |= self.removed;
                 self.removed = true;
                 self.carry_out(0, outputs);
                 self.spread_slowly();
