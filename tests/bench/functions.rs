@@ -268,7 +268,11 @@ fn cold_apply(criterion: &mut Criterion) {
         for frame in &source.frames {
             let bytes = frame.encode();
             todo.extend(replica.handle(NOW, &mut rng, Input::Frame { peer, bytes }));
-            while let Some(output) = todo.pop() {}
+            while let Some(output) = todo.pop() {
+                if let Output::Persist { ticket, .. } = output {
+                    todo.extend(replica.handle(NOW, &mut rng, Input::Persisted { ticket, durable: true }));
+                }
+            }
         }
         let files = replica.folder(source.folder).map_or(0, |folder| folder.totals().0);
         assert_eq!(files, (DIRECTORIES * FILES_EACH) as u64, "all of it is here");
