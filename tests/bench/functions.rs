@@ -182,6 +182,35 @@ fn joined(mesh: MeshId, welcome: Vec<Signed>) -> (Replica, Vec<serde_bytes::Byte
     (replica, told, outputs)
 }
 
+/// What store and disk answer; records are kept.
+fn answer(output: Output, records: &mut BTreeMap<(ObjectId, u64), Vec<u8>>) -> Option<Input> {
+    match output {
+        Output::Persist { ticket, entries } => {
+            for entry in entries {
+                if let Stored::Record { object, seq, bytes, .. } = entry {
+                    records.insert((object, seq), bytes);
+                }
+            }
+            Some(Input::Persisted { ticket, durable: true })
+        }
+        Output::List(object, paths) => {
+            let results = paths.into_iter().map(|path| (path.clone(), Ok(listing(&path)))).collect();
+            Some(Input::Folder { object, input: folder::Input::Listed(results) })
+        }
+        Output::Hash(object, files) => {
+            let chunks = vec![ChunkRef { id: ChunkId([1; 32]), len: 1 }];
+            let manifest = Manifest::Inline { average_log2: 16, chunks };
+            let read = |file: folder::ToHash| {
+                let fingerprint = file.fingerprint;
+                let content = ContentId(*blake3::hash(format!("{:?}", file.path).as_bytes()).as_bytes());
+                (file, Hashed::Content { fingerprint, content, manifest: manifest.clone() })
+            };
+            Some(Input::Folder { object, input: folder::Input::Hashed(files.into_iter().map(read).collect()) })
+        }
+        _ => None,
+    }
+}
+
 fn source() -> Source {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let seal = SealKey::from_bytes(blake3::hash(&[0]).as_bytes());
@@ -206,35 +235,9 @@ fn source() -> Source {
     }
     todo.extend(replica.handle(NOW, &mut rng, Input::Folder { object: folder, input: folder::Input::DirtyEverywhere }));
     while let Some(output) = todo.pop() {
-        let input = match output {
-            Output::Persist { ticket, entries } => {
-                for entry in entries {
-                    if let Stored::Record { object, seq, bytes, .. } = entry {
-                        records.insert((object, seq), bytes);
-                    }
-                }
-                Input::Persisted { ticket, durable: true }
-            }
-            Output::List(object, paths) => {
-                let results = paths.into_iter().map(|path| (path.clone(), Ok(listing(&path)))).collect();
-                Input::Folder { object, input: folder::Input::Listed(results) }
-            }
-            Output::Hash(object, files) => {
-                let manifest =
-                    Manifest::Inline { average_log2: 16, chunks: vec![ChunkRef { id: ChunkId([1; 32]), len: 1 }] };
-                let read = |file: folder::ToHash| {
-                    let fingerprint = file.fingerprint;
-                    let content = ContentId(*blake3::hash(format!("{:?}", file.path).as_bytes()).as_bytes());
-                    (file, Hashed::Content { fingerprint, content, manifest: manifest.clone() })
-                };
-                Input::Folder { object, input: folder::Input::Hashed(files.into_iter().map(read).collect()) }
-            }
-            other => {
-                eprintln!("DBG src {}", format!("{other:?}").chars().take(200).collect::<String>());
-                continue;
-            }
-        };
-        todo.extend(replica.handle(NOW, &mut rng, input));
+        if let Some(input) = answer(output, &mut records) {
+            todo.extend(replica.handle(NOW, &mut rng, input));
+        }
     }
     let object_log = replica.control().log(folder).expect("its log").missing(&[]);
     let log = |object, items: &[Signed]| Frame::ControlItems {
