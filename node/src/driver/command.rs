@@ -176,14 +176,7 @@ impl Driver {
                 "Choose another one with --name.",
             ));
         }
-        if self.folder_ids().into_iter().any(|object| self.title_of(object) == title) {
-            return Err(ResourceError::new(
-                409,
-                "name_taken",
-                format!("There is a folder named {title} already."),
-                "Choose another name with --name.",
-            ));
-        }
+        self.check_title_free(&title, None)?;
         self.ensure_mesh()?;
         let mut created = None;
         self.with_replica(|replica, rng| {
@@ -267,6 +260,20 @@ impl Driver {
             ));
         }
         self.identity.wipe_root(&self.home, &mut self.rng).map_err(|error| key_file(&error))
+    }
+
+    /// Refuses a title that another folder than `own` has.
+    pub(super) fn check_title_free(&self, title: &str, own: Option<ObjectId>) -> Result<(), ResourceError> {
+        let others = self.folder_ids().into_iter().filter(|object| Some(*object) != own);
+        if others.map(|object| self.title_of(object)).all(|other| other != title) {
+            return Ok(());
+        }
+        Err(ResourceError::new(
+            409,
+            "name_taken",
+            format!("There is a folder named {title} already."),
+            "Choose another name with --name.",
+        ))
     }
 
     /// The folders of the mesh.

@@ -22,14 +22,14 @@ fn text(path: &Path) -> String {
 impl Driver {
     /// The title of a folder.
     pub(super) fn title_of(&self, object: ObjectId) -> String {
-        let entry = self.replica.as_ref().and_then(|replica| replica.graph().objects().remove(&object));
+        let entry = self.replica.as_ref().and_then(|replica| replica.graph().object(object));
         entry.map_or_else(|| object.short(), |entry| entry.title)
     }
 
     /// The name of a device.
     pub(super) fn name_of(&self, device: DeviceId) -> String {
         let Some(replica) = &self.replica else { return device.short() };
-        match replica.graph().devices().remove(&device) {
+        match replica.graph().device(device) {
             Some(entry) => entry.name,
             None => replica.person_of(device).map_or_else(
                 || device.short(),

@@ -97,7 +97,7 @@ impl Driver {
         let devices = replica.control().devices(person).into_iter().map(|(device, _)| device);
         let hinted = entry.devices.iter().map(|known| known.device);
         let connected = devices.chain(hinted).any(|device| self.peers.is_connected(device));
-        let takes_part = |object: &ObjectId| replica.persons(*object).iter().any(|(member, ..)| *member == person);
+        let takes_part = |object: &ObjectId| replica.role_of(*object, person).is_some();
         let shared = self.folder_ids().into_iter().filter(takes_part).map(|object| self.title_of(object)).collect();
         Contact { person: person.to_string(), name: entry.name, connected, shared }
     }
@@ -180,7 +180,7 @@ impl Driver {
         let object = self.find_folder(folder)?;
         let person = self.find_person(person)?;
         let replica = self.replica.as_ref().ok_or_else(no_mesh)?;
-        if !replica.persons(object).iter().any(|(member, ..)| *member == person) {
+        if replica.role_of(object, person).is_none() {
             return Err(ResourceError::not_found(
                 format!("{} takes no part in {}.", self.person_name(person), self.title_of(object)),
                 "`mesh members FOLDER` shows who does.",
@@ -194,14 +194,7 @@ impl Driver {
         let title = accept.title.clone().unwrap_or_else(|| invitation.title.clone());
         check_name(&title)?;
         let object = invitation.object;
-        if self.folder_ids().iter().any(|other| *other != object && self.title_of(*other) == title) {
-            return Err(ResourceError::new(
-                409,
-                "name_taken",
-                format!("There is a folder named {title} already."),
-                "Choose another name with --name.",
-            ));
-        }
+        self.check_title_free(&title, Some(object))?;
         self.ensure_mesh()?;
         let from = &invitation.from;
         let named =
@@ -233,7 +226,7 @@ impl Driver {
         if person == replica.mesh_id() {
             return "you".to_owned();
         }
-        replica.graph().contacts().remove(&person).map_or_else(|| person.short(), |entry| entry.name)
+        replica.graph().contact(person).map_or_else(|| person.short(), |entry| entry.name)
     }
 
     /// The contact, or other person with a role in a folder, with this name, or whose id begins so.

@@ -338,6 +338,21 @@ impl Graph {
             .collect()
     }
 
+    /// The entry of one device.
+    pub fn device(&self, device: DeviceId) -> Option<Device> {
+        self.row(Map::Devices, &device.to_string())
+    }
+
+    /// The entry of one object.
+    pub fn object(&self, object: ObjectId) -> Option<Object> {
+        self.row(Map::Objects, &object.to_string())
+    }
+
+    /// The entry of one person.
+    pub fn contact(&self, person: MeshId) -> Option<Contact> {
+        self.row(Map::Contacts, &person.to_string())
+    }
+
     /// The objects.
     pub fn objects(&self) -> BTreeMap<ObjectId, Object> {
         self.rows::<Object>(Map::Objects, String::new()..)
@@ -362,6 +377,11 @@ impl Graph {
     pub fn setting(&self, name: &str) -> Option<Vec<u8>> {
         let (value, _) = self.document.get(Map::Settings.id(), name).ok()??;
         value.as_bytes().map(<[u8]>::to_vec)
+    }
+
+    fn row<T: Serialize + DeserializeOwned>(&self, map: Map, key: &str) -> Option<T> {
+        let (value, _) = self.document.get(map.id(), key).ok()??;
+        codec::decode(value.as_bytes()?, limits::GRAPH_VALUE).ok()
     }
 
     fn rows<T: Serialize + DeserializeOwned>(

@@ -241,6 +241,7 @@ impl Replica {
         }
         if std::mem::take(&mut self.audiences_due) {
             self.tell_audiences(now, rng, out);
+            out.push(Output::PeersChanged);
         }
         self.ask_again(out);
     }

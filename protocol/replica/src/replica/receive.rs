@@ -180,7 +180,7 @@ impl Replica {
         self.open_epochs(log, out);
         let is_mesh = self.control.log(log).is_some_and(|log| log.is_mesh());
         self.follow(log, inputs);
-        self.audience_changed(out);
+        self.audiences_due = true;
         let objects: Vec<ObjectId> = if is_mesh { self.objects.keys().copied().collect() } else { vec![log] };
         for object in objects {
             let Some(mut state) = self.objects.remove(&object) else {
@@ -347,7 +347,7 @@ impl Replica {
                     self.know_object(object, out);
                     self.renamed.insert(object);
                 }
-                GraphEvent::Contact(_) => self.audience_changed(out),
+                GraphEvent::Contact(_) => self.audiences_due = true,
                 GraphEvent::Device(_) | GraphEvent::Mapping(..) | GraphEvent::Setting(_) => {}
             }
         }
@@ -362,7 +362,7 @@ impl Replica {
 
     /// An object is named in the graph: from now on it is synchronised.
     pub(super) fn know_object(&mut self, object: ObjectId, out: &mut Vec<Output>) {
-        if !self.graph.objects().contains_key(&object) {
+        if self.graph.object(object).is_none() {
             return;
         }
         let again = self.given_up.remove(&object);

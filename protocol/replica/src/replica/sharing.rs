@@ -62,7 +62,7 @@ impl Replica {
         role: Role,
     ) -> Result<Vec<Output>, AuthorError> {
         let mut out = Vec::new();
-        let has = self.control.persons(object).into_iter().find(|(known, _)| *known == person).map(|(_, role)| role);
+        let has = self.role_of(object, person);
         if has != Some(role) {
             if has.is_some() {
                 // A grant adds to what is there: to end with less, what is there must go first.
@@ -148,6 +148,11 @@ impl Replica {
         persons.map(|(person, role)| (person, role, self.control.log(person.into()).is_some())).collect()
     }
 
+    /// The role of a person in an object.
+    pub fn role_of(&self, object: ObjectId, person: MeshId) -> Option<Role> {
+        self.control.persons(object).into_iter().find(|(known, _)| *known == person).map(|(_, role)| role)
+    }
+
     /// The other person whose device this is, of those with whom something is shared.
     pub fn person_of(&self, device: DeviceId) -> Option<MeshId> {
         self.partners().into_iter().find(|person| self.devices_of(*person).contains(&device))
@@ -158,7 +163,7 @@ impl Replica {
         match self.control.log(object).map(|log| log.birth()) {
             Some(Birth::Object { genesis, .. }) => Some(genesis.owner),
             Some(Birth::Mesh(_)) => Some(MeshId(object.0)),
-            None => self.graph.objects().get(&object).map(|entry| entry.owner),
+            None => self.graph.object(object).map(|entry| entry.owner),
         }
     }
 
@@ -197,8 +202,7 @@ impl Replica {
         if self.control.log(person.into()).is_some() {
             return self.control.devices(person).into_iter().map(|(device, _)| device).collect();
         }
-        let contact = self.graph.contacts().remove(&person);
-        contact.into_iter().flat_map(|contact| contact.devices).map(|known| known.device).collect()
+        self.graph.contact(person).into_iter().flat_map(|contact| contact.devices).map(|known| known.device).collect()
     }
 
     /// Whether a device may be sent, and may send, records of an object, and the contents that they name.
@@ -235,7 +239,8 @@ impl Replica {
         audience
     }
 
-    /// Who may know of what has changed, and with it who may connect.
+    /// Who may know of what has changed, and with it who may connect. For what is asked for between two inputs;
+    /// within one, it is told once, at its end.
     pub(super) fn audience_changed(&mut self, out: &mut Vec<Output>) {
         self.audiences_due = true;
         out.push(Output::PeersChanged);
@@ -261,7 +266,7 @@ impl Replica {
     ) {
         let foreign = self.owner_of(object).is_some_and(|owner| owner != self.mesh);
         let Some(state) = self.objects.get_mut(&object) else { return };
-        if !foreign || self.graph.objects().contains_key(&object) || !self.given_up.insert(object) {
+        if !foreign || self.graph.object(object).is_some() || !self.given_up.insert(object) {
             return;
         }
         if let Some(folder) = &mut state.folder {
