@@ -270,6 +270,7 @@ impl Driver {
                 }
                 Output::Fetch { ticket, peer, object, files } => self.fetch(ticket, peer, object, files),
                 Output::Addresses(devices) => self.told_addresses(devices),
+                Output::Incarnation(incarnation) => self.keep_incarnation(incarnation),
                 Output::PeersChanged => self.allow_peers(),
                 Output::Event(event) => self.on_replica_event(event),
             }
@@ -373,7 +374,7 @@ fn new_entry(stored: Stored) -> NewEntry {
     match stored {
         Stored::Control { object, bytes } => NewEntry { object, kind: EntryKind::Control, payload: bytes, head: None },
         Stored::Record { object, chain, seq, id, own, bytes } => {
-            NewEntry { object, kind: EntryKind::Record { chain, seq }, payload: bytes, head: own.then_some(id) }
+            NewEntry { object, kind: EntryKind::Record { chain, seq, own }, payload: bytes, head: own.then_some(id) }
         }
     }
 }

@@ -131,7 +131,15 @@ pub enum EntryKind {
         chain: ChainId,
         /// Its place in the chain, from 1.
         seq: u64,
+        /// Whether this node wrote it.
+        own: bool,
     },
+}
+
+impl EntryKind {
+    fn is_at(&self, at: ChainId, place: u64) -> bool {
+        matches!(self, EntryKind::Record { chain, seq, .. } if (*chain, *seq) == (at, place))
+    }
 }
 
 /// An entry to be appended.
@@ -236,7 +244,7 @@ impl Store {
         let (log, found) = Log::open(home.join("log"), rng, limit, &mut |entry: Entry| {
             report.entries += 1;
             last = Some(entry.position);
-            if let EntryKind::Record { chain, seq } = entry.kind {
+            if let EntryKind::Record { chain, seq, .. } = entry.kind {
                 if let Some(newest) = newest.get_mut(&chain) {
                     *newest = seq.max(*newest);
                 }
@@ -279,7 +287,7 @@ impl Store {
         let mut batch = IndexBatch::new(&*self.index);
         let mut indexed = Ok(());
         for (entry, position) in entries.iter().zip(&positions) {
-            if let EntryKind::Record { chain, seq } = entry.kind {
+            if let EntryKind::Record { chain, seq, .. } = entry.kind {
                 indexed = indexed.and_then(|()| batch.add(chain, seq, *position));
             }
         }
@@ -301,7 +309,7 @@ impl Store {
             self.rebuild_index()?;
         }
         match self.lookup(chain, seq) {
-            Ok(Some(entry)) if entry.kind == (EntryKind::Record { chain, seq }) => Ok(Some(entry)),
+            Ok(Some(entry)) if entry.kind.is_at(chain, seq) => Ok(Some(entry)),
             Ok(None) => Ok(None),
             Ok(Some(_)) | Err(_) => {
                 self.rebuild_index()?;
@@ -364,7 +372,7 @@ fn build_index(index: &dyn Index, log: &Reader) -> Result<(), StoreError> {
     let mut last = None;
     for entry in log.scan()?.filter_map(Result::ok) {
         last = Some(entry.position);
-        if let EntryKind::Record { chain, seq } = entry.kind {
+        if let EntryKind::Record { chain, seq, .. } = entry.kind {
             batch.add(chain, seq, entry.position)?;
         }
     }
@@ -432,7 +440,7 @@ fn record_key(chain: ChainId, seq: u64) -> [u8; 24] {
 }
 
 fn own_head(entry: &NewEntry) -> Option<(ObjectId, Head)> {
-    let EntryKind::Record { chain, seq } = entry.kind else {
+    let EntryKind::Record { chain, seq, .. } = entry.kind else {
         return None;
     };
     Some((entry.object, Head { object: entry.object, chain, seq, id: entry.head? }))

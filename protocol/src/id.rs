@@ -91,6 +91,10 @@ id!(
     RecordId, 32
 );
 id!(
+    /// Half of a [`RecordId`]: names a record among those that are held.
+    RecordKey, 16
+);
+id!(
     /// A key epoch of an object; commits to the epoch secret.
     EpochId, 16
 );
@@ -128,6 +132,15 @@ impl DirId {
 impl From<MeshId> for ObjectId {
     fn from(mesh: MeshId) -> Self {
         ObjectId(mesh.0)
+    }
+}
+
+impl RecordId {
+    /// The first half of the id.
+    pub fn key(&self) -> RecordKey {
+        let mut key = [0; 16];
+        key.iter_mut().zip(self.0).for_each(|(to, from)| *to = from);
+        RecordKey(key)
     }
 }
 

@@ -175,6 +175,9 @@ pub const RECORD_BODY_MIN: usize = 45;
 pub const RECORD_BODY_MAX: usize = RECORD_TEXT_MAX + RECORD_BODY_MIN;
 /// Bytes of a whole record: envelope, header, body and their framing.
 pub const RECORD: usize = RECORD_BODY_MAX + RECORD_HEADER_BODY + SIGNED_OVERHEAD + 16;
+/// Branches of all forked chains of one object that are held, unless a record of somebody else builds on one more: each
+/// new one makes the whole object be read again.
+pub const BRANCHES: usize = 64;
 /// Operations of quarantined records that are kept to be shown, for one object.
 pub const QUARANTINE_SHOWN: usize = 1_000;
 /// Records of one object that wait for what they build on.

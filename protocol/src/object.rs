@@ -10,7 +10,7 @@ pub mod pending;
 pub mod record;
 pub mod vector;
 
-pub use chains::{ChainError, Chains, Context, ForkProof, NextDeps, Range, Right};
+pub use chains::{ChainError, Chains, Context, Fit, NextDeps, Range, Right};
 pub use header::{Header, HeaderError, RecordKind};
 pub use pending::{Need, Pending};
 pub use record::{Decoded, Draft, OpenError, Record, RecordError, Verified};

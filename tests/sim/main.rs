@@ -70,10 +70,12 @@ const MUST_HAPPEN: [&str; 39] = [
 ];
 
 /// What must have happened besides when one device is malicious.
-const MALICE_MUST_HAPPEN: [&str; 34] = [
+const MALICE_MUST_HAPPEN: [&str; 36] = [
     "fault: word of a removal late",
     "malice: back-dated delete",
     "malice: back-dated record",
+    "malice: branch in quarantine",
+    "malice: branch stands",
     "malice: broken off",
     "malice: claims of what there is not",
     "malice: content that nobody has",

@@ -239,6 +239,11 @@ impl Identity {
         rng.fill_bytes(&mut self.incarnation.0);
     }
 
+    /// Begins new chains under a name that was chosen; takes effect on disk with [`Identity::save`].
+    pub fn set_incarnation(&mut self, incarnation: Incarnation) {
+        self.incarnation = incarnation;
+    }
+
     /// The recovery seed, while the person has not confirmed to have written its phrase down.
     pub fn root_seed(&self) -> Option<&[u8]> {
         self.seed.as_ref().map(|seed| seed.as_slice())

@@ -15,7 +15,7 @@ use meshwork_host::{
 };
 use meshwork_protocol::{
     contact::CardDevice,
-    id::{DeviceId, MeshId, ObjectId},
+    id::{DeviceId, Incarnation, MeshId, ObjectId},
     key::DeviceKey,
     limits,
     seal::SealKey,
@@ -192,6 +192,15 @@ impl Driver {
         self.run(inbox).await;
     }
 
+    /// Keeps under which name the device writes from now on. Where that fails, it finds out again after a restart that
+    /// it may not go on under the old one.
+    pub(super) fn keep_incarnation(&mut self, incarnation: Incarnation) {
+        self.identity.set_incarnation(incarnation);
+        if let Err(error) = self.identity.save(&self.home, &mut self.rng) {
+            tracing::error!(%error, "that this device writes in new chains could not be stored");
+        }
+    }
+
     /// Keeps the port that the node got, so that it is found there again.
     pub(super) fn remember_port(&mut self, address: &Address) {
         let Some(port) = address.socket().map(|socket| socket.port()) else {
@@ -340,7 +349,7 @@ fn restore(
     for entry in stored {
         match entry.kind {
             EntryKind::Control => replica.restore_control(&entry.payload),
-            EntryKind::Record { .. } => replica.restore_record(entry.object, entry.payload),
+            EntryKind::Record { own, .. } => replica.restore_record(entry.object, entry.payload, own),
         }
     }
     objects.into_iter().for_each(|object| replica.remap_folder(object));

@@ -102,6 +102,25 @@ impl Driver {
                 let text = format!("{title}: what stands has changed; {quarantined} records are in quarantine");
                 self.log.post(clock::now(), events::JUDGED_AGAIN, text, fields);
             }
+            replica::Event::ChainForked { object, device } => {
+                let (title, name) = (self.title_of(object), self.name_of(device));
+                let fields = [("device", json!(device.to_string())), ("folder", json!(object.to_string()))];
+                let text = format!(
+                    "{title}: {name} has written two different things in one place. It was restored from a backup, or \
+                     somebody else has its key; if nobody restored it, remove it"
+                );
+                self.note_problem(object, &text);
+                self.log.post(clock::now(), events::DEVICE_FORKED, text, fields);
+            }
+            replica::Event::CopyNoticed(object) => {
+                let fields = [("folder", json!(object.to_string()))];
+                let text =
+                    "Another copy of this device has written in its name. If you restored this one from a backup, \
+                            all is well; if not, somebody has its key: remove this device from another one"
+                        .to_owned();
+                self.note_problem(object, &text);
+                self.log.post(clock::now(), events::DEVICE_COPIED, text, fields);
+            }
             replica::Event::StoreFailed => {
                 let no_fields: [(&str, Value); 0] = [];
                 let text =

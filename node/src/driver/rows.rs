@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use meshwork_protocol::{
     codec,
-    id::{ChainId, DirId, ObjectId},
+    id::{ChainId, DirId, ObjectId, RecordKey},
     wire_struct,
 };
 use meshwork_replica::{
@@ -28,11 +28,10 @@ const ROW_MAX: usize = 64 * 1024;
 
 /// One operation of a key's row.
 struct DotRow {
-    chain: ChainId,
-    seq: u64,
+    record: RecordKey,
     index: u16,
 }
-wire_struct!(DotRow { chain, seq, index });
+wire_struct!(DotRow { record, index });
 
 struct IdentityRow {
     device: u64,
@@ -59,10 +58,8 @@ fn row(object: ObjectId, change: &BaseChange) -> Row {
     let key = |tag: u8, parts: &[&[u8]]| [object.0.as_slice(), &[tag], &parts.concat()].concat();
     match change {
         BaseChange::Key { key: at, operations } => {
-            let dots: Vec<DotRow> = operations
-                .iter()
-                .map(|op| DotRow { chain: op.dot.chain, seq: op.dot.seq, index: op.dot.index })
-                .collect();
+            let row = |dot: Dot| DotRow { record: dot.record, index: dot.index };
+            let dots: Vec<DotRow> = operations.iter().map(|op| row(op.dot)).collect();
             let value = (!dots.is_empty()).then(|| codec::encode(&dots));
             (key(b'k', &[&at.dir.0, at.name.as_bytes()]), value)
         }
@@ -113,7 +110,7 @@ fn read_row(base: &mut StoredBase, key: &[u8], value: &[u8]) -> Option<()> {
         b'k' => {
             let (dir, name) = rest.split_first_chunk()?;
             let dots: Vec<DotRow> = codec::decode(value, ROW_MAX).ok()?;
-            let dots = dots.iter().map(|row| Dot { chain: row.chain, seq: row.seq, index: row.index });
+            let dots = dots.iter().map(|row| Dot { record: row.record, index: row.index });
             base.keys.push((Key { dir: DirId(*dir), name: Name::new(name).ok()? }, dots.collect()));
         }
         b'd' => {

@@ -41,6 +41,10 @@ pub const DEVICE_RESTORED: &str = "device.restored";
 pub const RECOVERY_PROGRESS: &str = "recovery.progress";
 /// A device was removed from the mesh.
 pub const DEVICE_REMOVED: &str = "device.removed";
+/// A device signed two records for one place of its chain.
+pub const DEVICE_FORKED: &str = "device.forked";
+/// Another copy of this device has written in its name.
+pub const DEVICE_COPIED: &str = "device.copied";
 /// A revocation, or a record that builds on a quarantined one, changed what stands.
 pub const JUDGED_AGAIN: &str = "folder.judged";
 /// The store failed: nothing is recorded any more until the node starts again.

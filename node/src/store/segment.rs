@@ -31,6 +31,7 @@ const CHECK_LEN: usize = 8;
 const KIND_FILLER: u8 = 0;
 const KIND_CONTROL: u8 = 1;
 const KIND_RECORD: u8 = 2;
+const KIND_OWN_RECORD: u8 = 3;
 
 /// What distinguishes a segment from every other, and so enters the check of its entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,8 @@ impl Seal {
     pub fn write(&self, out: &mut Vec<u8>, offset: u32, group: u32, entry: &NewEntry) {
         let (kind, chain, seq) = match entry.kind {
             EntryKind::Control => (KIND_CONTROL, ChainId([0; 16]), 0),
-            EntryKind::Record { chain, seq } => (KIND_RECORD, chain, seq),
+            EntryKind::Record { chain, seq, own: false } => (KIND_RECORD, chain, seq),
+            EntryKind::Record { chain, seq, own: true } => (KIND_OWN_RECORD, chain, seq),
         };
         let head = Head { len: entry.payload.len() as u32, group, kind, object: entry.object, chain, seq };
         self.write_raw(out, offset, &head, &entry.payload);
@@ -136,7 +138,9 @@ impl Seal {
     fn entry(&self, offset: u32, head: &Head, payload: &[u8]) -> Option<Entry> {
         let kind = match head.kind {
             KIND_CONTROL => EntryKind::Control,
-            KIND_RECORD => EntryKind::Record { chain: head.chain, seq: head.seq },
+            KIND_RECORD | KIND_OWN_RECORD => {
+                EntryKind::Record { chain: head.chain, seq: head.seq, own: head.kind == KIND_OWN_RECORD }
+            }
             _ => return None,
         };
         let position = Position { segment: self.number, offset, len: head.total() as u32 };
@@ -173,7 +177,7 @@ impl Head {
     pub fn parse(bytes: &[u8]) -> Option<Head> {
         let bytes: &[u8; HEAD_LEN] = bytes.get(..HEAD_LEN)?.try_into().ok()?;
         let (len, kind) = (be32(&bytes[..4]), bytes[8]);
-        if kind > KIND_RECORD || (kind != KIND_FILLER && len as usize > MAX_PAYLOAD) || len > u32::MAX / 2 {
+        if kind > KIND_OWN_RECORD || (kind != KIND_FILLER && len as usize > MAX_PAYLOAD) || len > u32::MAX / 2 {
             return None;
         }
         let (mut object, mut chain, mut seq) = ([0; 32], [0; 16], [0; 8]);
@@ -215,7 +219,7 @@ mod tests {
             hex(&seal.header()),
             "4d4553484c4f47000001000000000007abababababababababababababababab061cdaf112cc647b"
         );
-        let kind = EntryKind::Record { chain: ChainId([2; 16]), seq: 5 };
+        let kind = EntryKind::Record { chain: ChainId([2; 16]), seq: 5, own: false };
         let mut out = Vec::new();
         seal.write(
             &mut out,

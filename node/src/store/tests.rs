@@ -31,7 +31,7 @@ fn record(seq: u64, len: usize) -> NewEntry {
     let payload = (0..len).map(|at| (at as u64 * 31 + seq) as u8).collect();
     NewEntry {
         object: ObjectId([1; 32]),
-        kind: EntryKind::Record { chain: ChainId([2; 16]), seq },
+        kind: EntryKind::Record { chain: ChainId([2; 16]), seq, own: true },
         payload,
         head: None,
     }
@@ -330,7 +330,7 @@ fn a_log_behind_the_heads_is_a_rollback() {
     assert!(report.index_rebuilt, "the index was ahead of the log");
     assert_eq!(store.record(ChainId([2; 16]), 3).unwrap(), None);
     // With a new incarnation the object has a new chain and the alarm ends.
-    let fresh = NewEntry { kind: EntryKind::Record { chain: ChainId([8; 16]), seq: 1 }, ..own(1, 10) };
+    let fresh = NewEntry { kind: EntryKind::Record { chain: ChainId([8; 16]), seq: 1, own: true }, ..own(1, 10) };
     store.append(&[fresh]).unwrap();
     drop(store);
     assert!(open(home.path()).1.rolled_back.is_empty());

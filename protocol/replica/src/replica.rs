@@ -7,6 +7,7 @@
 
 mod author;
 mod exchange;
+mod fork;
 mod judge;
 mod mesh;
 mod receive;
@@ -100,6 +101,7 @@ struct Object {
     limits: standing::Limits,
     quarantined: BTreeMap<(ChainId, u64), Quarantined>,
     reread: Option<standing::Reread>,
+    written: restore::Written,
 }
 
 impl Object {
@@ -111,6 +113,7 @@ impl Object {
             limits: standing::Limits::new(),
             quarantined: BTreeMap::new(),
             reread: None,
+            written: restore::Written::new(),
         }
     }
 
@@ -144,6 +147,8 @@ pub struct Replica {
     unsaid: BTreeMap<u64, Vec<Said>>,
     /// Objects, and meshes for their control logs, that the sync machine is to be told of.
     announced: Vec<ObjectId>,
+    /// Objects of which the sync machine knows some records under names of chains that have forked since.
+    forked: BTreeSet<ObjectId>,
     /// What connected devices may know of may have changed.
     audiences_due: bool,
     /// Meshes whose control log the sync machine was told to ask for.
@@ -182,6 +187,7 @@ impl Replica {
             signed: Vec::new(),
             unsaid: BTreeMap::new(),
             announced: Vec::new(),
+            forked: BTreeSet::new(),
             audiences_due: false,
             awaited: BTreeSet::new(),
             renamed: BTreeSet::new(),
@@ -236,6 +242,7 @@ impl Replica {
                 self.give_up(now, rng, object, out);
             }
         }
+        self.announce_forked();
         for object in std::mem::take(&mut self.announced) {
             self.synchronise(now, rng, object, out);
         }
@@ -400,7 +407,8 @@ impl Replica {
             let heads = self.control.log(object).map(|log| log.heads()).unwrap_or_default();
             self.drive_sync(now, rng, sync::Input::ControlChanged { object, heads, news, from }, out);
         }
-        for (object, records) in landed {
+        for (object, mut records) in landed {
+            self.rename_landed(object, &mut records);
             self.drive_sync(now, rng, sync::Input::Appended { object, records }, out);
         }
     }

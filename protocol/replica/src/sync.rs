@@ -132,15 +132,16 @@ pub enum Input {
         /// The object whose log is asked for.
         object: ObjectId,
     },
-    /// A record from this peer shows that a chain has two records at this place.
-    Forked {
+    /// A record of this peer at this place goes on from another one than is held: somewhere below the chain has two
+    /// records for one place.
+    Sidestep {
         /// The peer.
         peer: DeviceId,
         /// The object.
         object: ObjectId,
         /// The chain.
         chain: ChainId,
-        /// The place; this replica's record there is the other half of the proof.
+        /// The place.
         seq: u64,
     },
     /// The peer sent what no honest one sends, such as a record that is malformed.
@@ -321,7 +322,7 @@ impl Sync {
                 self.control_changed(now, object, heads, news, from);
             }
             Input::NeedControl { peer, object } => self.ask_control(now, peer, object),
-            Input::Forked { peer, object, chain, seq } => self.prove_fork(peer, object, chain, seq),
+            Input::Sidestep { peer, object, chain, seq } => self.sidestep(now, peer, object, chain, seq),
             Input::Strike { peer } => self.strike(now, peer),
             Input::Sent { peer, object, answer, through } => self.sent(peer, object, answer, &through),
             Input::ControlSent { peer, object } => self.control_sent(peer, object),

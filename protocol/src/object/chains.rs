@@ -1,5 +1,6 @@
 //! What one replica knows of the chains of one object.
 
+mod branch;
 mod context;
 mod error;
 mod plan;
@@ -9,12 +10,15 @@ use std::{
     sync::Arc,
 };
 
+pub use branch::Fit;
 pub use context::Context;
-pub use error::{ChainError, ForkProof};
+pub use error::ChainError;
 pub use plan::{NextDeps, Range};
 
+use branch::Branch;
+
 use super::{Prefix, Vector, Verified};
-use crate::id::{ChainId, DeviceId, ObjectId, OpId, RecordId};
+use crate::id::{ChainId, DeviceId, ObjectId, OpId, RecordId, RecordKey};
 
 /// The chains of one object as one replica holds them, always causally closed: a record is admitted
 /// when its predecessor and all its dependencies are there.
@@ -33,7 +37,8 @@ pub struct Chains {
     tips: BTreeSet<u32>,
     frontiers: Vec<Arc<[OpId]>>,
     frontier_slots: BTreeMap<Arc<[OpId]>, u32>,
-    forks: BTreeMap<ChainId, ForkProof>,
+    /// The chain that records were taken for when they came, where it is not the one they are in now.
+    shelved: BTreeMap<u32, ChainId>,
     no_context: Arc<[(u32, u64)]>,
 }
 
@@ -41,7 +46,12 @@ pub struct Chains {
 struct Chain {
     id: ChainId,
     author: DeviceId,
-    /// Places in `Chains::records`; the first is seq 1.
+    /// The chain of which this is a branch, of a branch, ...; itself for what is none.
+    root: u32,
+    branch: Option<Branch>,
+    /// The branches that leave where it ends.
+    branches: Vec<u32>,
+    /// Places in `Chains::records`; the first is seq 1, of a branch the one after its base.
     records: Vec<u32>,
     /// Where the grants named change, rising by first place.
     rights: Vec<Right>,
@@ -82,7 +92,7 @@ impl Chains {
             tips: BTreeSet::new(),
             frontiers: Vec::new(),
             frontier_slots: BTreeMap::new(),
-            forks: BTreeMap::new(),
+            shelved: BTreeMap::new(),
             no_context: Arc::from([]),
         }
     }
@@ -110,6 +120,12 @@ impl Chains {
     /// Chain and place of a record.
     pub fn place(&self, id: &RecordId) -> Option<(ChainId, u64)> {
         let entry = self.entry(id)?;
+        Some((self.chains.get(entry.chain as usize)?.id, entry.seq))
+    }
+
+    /// Chain and place of a record by half of its id.
+    pub fn place_of(&self, record: &RecordKey) -> Option<(ChainId, u64)> {
+        let entry = self.records.get(self.find_key(record)? as usize)?;
         Some((self.chains.get(entry.chain as usize)?.id, entry.seq))
     }
 
@@ -146,10 +162,8 @@ impl Chains {
 
     /// The newest record of each chain, with the chain's author.
     pub fn heads(&self) -> impl Iterator<Item = (ChainId, DeviceId, u64, RecordId)> + '_ {
-        self.slots.keys().filter_map(|chain| {
-            let (seq, id) = self.head(chain);
-            Some((*chain, self.author(chain)?, seq, id))
-        })
+        let held = self.slots.keys().map(|chain| (*chain, self.head(chain))).filter(|(_, (seq, _))| *seq > 0);
+        held.filter_map(|(chain, (seq, id))| Some((chain, self.author(&chain)?, seq, id)))
     }
 
     /// The records that no held record builds on.
@@ -167,18 +181,12 @@ impl Chains {
         self.vector().digest(&self.object)
     }
 
-    /// Devices caught signing two records for one place, with the proof.
-    pub fn forks(&self) -> impl Iterator<Item = (&ChainId, &ForkProof)> {
-        self.forks.iter()
+    /// Tells whether a record can be admitted now, and how it goes on from what is held.
+    pub fn check(&self, record: &Verified) -> Result<Fit, ChainError> {
+        self.checked(record).map(|(fit, _)| fit)
     }
 
-    /// Keeps the proof that a chain has two records for one place, unless there is one already.
-    pub fn keep_proof(&mut self, chain: ChainId, proof: ForkProof) {
-        self.forks.entry(chain).or_insert(proof);
-    }
-
-    /// Tells whether a record can be admitted now.
-    pub fn check(&self, record: &Verified) -> Result<(), ChainError> {
+    fn checked(&self, record: &Verified) -> Result<(Fit, Option<Branch>), ChainError> {
         let header = record.header();
         if header.object != self.object {
             return Err(ChainError::OtherObject);
@@ -186,17 +194,7 @@ impl Chains {
         if self.contains(&record.id()) {
             return Err(ChainError::Duplicate);
         }
-        let chain = record.chain();
-        if let Some(held) = self.record_at(&chain, header.seq) {
-            return Err(ChainError::Fork { chain, seq: header.seq, held, offered: record.id() });
-        }
-        let (have, head) = self.head(&chain);
-        if header.seq != have + 1 {
-            return Err(ChainError::Gap { have, want: header.seq });
-        }
-        if header.prev != head {
-            return Err(ChainError::BadPrev { chain, seq: have, held: head, named: header.prev });
-        }
+        let fit = self.fit(record)?;
         let missing: Vec<RecordId> = header.deps.iter().filter(|dep| !self.contains(dep)).copied().collect();
         if !missing.is_empty() {
             return Err(ChainError::MissingDeps(missing));
@@ -205,15 +203,22 @@ impl Chains {
         if below.checked_add(1) != Some(header.height) {
             return Err(ChainError::BadHeight { stated: header.height, below });
         }
-        Ok(())
+        Ok(fit)
     }
 
-    /// Admits a record that [`Chains::check`] passes.
-    pub fn accept(&mut self, record: &Verified) -> Result<(), ChainError> {
-        self.check(record)?;
+    /// Admits a record that [`Chains::check`] passes. With [`Fit::Branch`] what some held records are in is another
+    /// chain now.
+    pub fn accept(&mut self, record: &Verified) -> Result<Fit, ChainError> {
+        let (fit, branch) = self.checked(record)?;
         let header = record.header();
         let slot = u32::try_from(self.records.len()).map_err(|_| ChainError::Full)?;
-        let chain = self.chain_slot(record.chain(), record.author())?;
+        let chain = match (fit, branch) {
+            (Fit::Branch, Some(branch)) => self.grow_branch(branch, &record.id())?,
+            _ => match self.entry(&header.prev) {
+                Some(before) => before.chain,
+                None => self.chain_slot(record.chain(), record.author())?,
+            },
+        };
         let context = self.merged_context(chain, &header.prev, &header.deps);
         let frontier = self.frontier_slot(&header.control);
         let entry = Entry { id: record.id(), seq: header.seq, height: header.height, context, chain, frontier };
@@ -223,7 +228,7 @@ impl Chains {
             }
         }
         self.tips.insert(slot);
-        self.by_prefix.insert((prefix_number(&entry.id), slot));
+        self.by_prefix.insert((prefix_number(&entry.id.0), slot));
         self.records.push(entry);
         if let Some(chain) = self.chains.get_mut(chain as usize) {
             chain.records.push(slot);
@@ -234,7 +239,7 @@ impl Chains {
                 chain.rights.push(Right { first: header.seq, object_grant, device_grant });
             }
         }
-        Ok(())
+        Ok(fit)
     }
 
     /// Whether the record at a place is one whose id starts with `prefix`.
@@ -247,7 +252,15 @@ impl Chains {
             return Ok(*slot);
         }
         let slot = u32::try_from(self.chains.len()).map_err(|_| ChainError::Full)?;
-        self.chains.push(Chain { id, author, records: Vec::new(), rights: Vec::new() });
+        self.chains.push(Chain {
+            id,
+            author,
+            root: slot,
+            branch: None,
+            branches: Vec::new(),
+            records: Vec::new(),
+            rights: Vec::new(),
+        });
         self.slots.insert(id, slot);
         Ok(slot)
     }
@@ -269,14 +282,19 @@ impl Chains {
     }
 
     fn at(&self, chain: &ChainId, seq: u64) -> Option<&Entry> {
-        let index = usize::try_from(seq.checked_sub(1)?).ok()?;
-        self.chain(chain)?.records.get(index).and_then(|slot| self.records.get(*slot as usize))
+        let chain = self.chain(chain)?;
+        let index = usize::try_from(seq.checked_sub(chain.base())?.checked_sub(1)?).ok()?;
+        chain.records.get(index).and_then(|slot| self.records.get(*slot as usize))
     }
 
     fn find(&self, id: &RecordId) -> Option<u32> {
-        let prefix = prefix_number(id);
+        self.find_key(&id.key()).filter(|slot| self.records.get(*slot as usize).is_some_and(|entry| entry.id == *id))
+    }
+
+    fn find_key(&self, key: &RecordKey) -> Option<u32> {
+        let prefix = prefix_number(&key.0);
         let mut slots = self.by_prefix.range((prefix, 0)..=(prefix, u32::MAX)).map(|(_, slot)| *slot);
-        slots.find(|slot| self.records.get(*slot as usize).is_some_and(|entry| entry.id == *id))
+        slots.find(|slot| self.records.get(*slot as usize).is_some_and(|entry| entry.id.key() == *key))
     }
 
     fn entry(&self, id: &RecordId) -> Option<&Entry> {
@@ -284,8 +302,8 @@ impl Chains {
     }
 }
 
-fn prefix_number(id: &RecordId) -> u64 {
-    id.prefix().iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+fn prefix_number(id: &[u8]) -> u64 {
+    id.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]

@@ -56,6 +56,12 @@ impl Pending {
         self.waiting.contains_key(id)
     }
 
+    /// Whether a record of another device waits for this one.
+    pub fn is_needed(&self, record: &Verified) -> bool {
+        let waiting = self.by_need.get(&Need::Record(record.id())).into_iter().flatten();
+        waiting.filter_map(|id| self.waiting.get(id)).any(|waiting| waiting.record.author() != record.author())
+    }
+
     /// What is waited for and does not wait itself.
     pub fn needs(&self) -> impl Iterator<Item = Need> + '_ {
         self.by_need.keys().copied().filter(|need| !matches!(need, Need::Record(id) if self.contains(id)))

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use meshwork_protocol::{
-    id::{ChainId, ChunkId, ContentId, DirId, FileId},
+    id::{ChunkId, ContentId, DirId, FileId, RecordKey},
     limits,
 };
 use meshwork_replica::feed::{
@@ -21,7 +21,7 @@ const RECORDS: usize = 24;
 
 /// The body of a record as it came.
 pub(super) fn batch(bytes: &[u8]) -> bool {
-    let Ok(operations) = decode(bytes, chain(0), 9, 70) else { return false };
+    let Ok(operations) = decode(bytes, record(0, 9), 70) else { return false };
     assert!((1..=limits::FEED_OPERATIONS).contains(&operations.len()), "too many operations");
     let again: Vec<NewOperation> = operations.iter().cloned().map(unsigned).collect();
     assert_eq!(encode(&again).as_deref(), Ok(bytes), "not canonical");
@@ -39,8 +39,10 @@ fn unsigned(operation: Operation) -> NewOperation {
     NewOperation { key, value, base: base.into_vec(), former: former.into_vec() }
 }
 
-fn chain(number: usize) -> ChainId {
-    ChainId([number as u8 + 1; 16])
+fn record(chain: usize, seq: u64) -> RecordKey {
+    let mut key = [chain as u8 + 1; 16];
+    key[8..].copy_from_slice(&seq.to_be_bytes());
+    RecordKey(key)
 }
 
 fn dir(number: usize) -> DirId {
@@ -102,7 +104,8 @@ pub(super) fn operations(program: &mut Program<'_>, seen: &[(Key, Dot)]) -> Vec<
         base.dedup();
         let mut former = Vec::new();
         if program.once_in(4) {
-            let order = Order { height: program.number(), chain: chain(program.below(CHAINS)), seq: 1, index: 0 };
+            let dot = Dot { record: record(program.below(CHAINS), 1), index: 0 };
+            let order = Order { height: program.number(), dot };
             former.push(Former { dir: dir(1 + program.below(DIRS - 1)), order });
         }
         made.insert(key.clone(), NewOperation { key, value, base, former });
@@ -137,7 +140,7 @@ fn write(program: &mut Program<'_>) -> Vec<Written> {
         let (height, seq) = (heights.max().unwrap_or(0) + 1, context[author] + 1);
         let new = operations(program, &seen);
         let text = encode(&new).expect("an honest batch");
-        let decoded = decode(&text, chain(author), seq, height).expect("what is written can be read");
+        let decoded = decode(&text, record(author, seq), height).expect("what is written can be read");
         assert_eq!(decoded.iter().cloned().map(unsigned).collect::<Vec<_>>(), new, "read as written");
         let operations = decoded.into_iter().map(Arc::new).collect();
         known[author][author] = seq;
@@ -146,9 +149,10 @@ fn write(program: &mut Program<'_>) -> Vec<Written> {
     written
 }
 
-fn apply(map: &mut FeedMap, record: &Written) {
-    let place = |of: &ChainId| (0..CHAINS).find(|number| chain(*number) == *of);
-    map.apply(&record.operations, |dot| place(&dot.chain).is_some_and(|number| dot.seq <= record.context[number]));
+fn apply(map: &mut FeedMap, written: &Written) {
+    let known = |number: usize| 1..=written.context[number];
+    let in_context = |dot: &Dot| (0..CHAINS).any(|number| known(number).any(|seq| record(number, seq) == dot.record));
+    map.apply(&written.operations, in_context);
 }
 
 /// The same records in two orders give the same tree.

@@ -142,7 +142,7 @@ fn row(program: &mut Program<'_>) -> bool {
 }
 
 pub(super) fn seeds() -> Vec<Vec<u8>> {
-    let kinds = [EntryKind::Control, EntryKind::Record { chain: ChainId([2; 16]), seq: 5 }];
+    let kinds = [EntryKind::Control, EntryKind::Record { chain: ChainId([2; 16]), seq: 5, own: false }];
     let mut seeds = vec![[&[0], SEAL.header().as_slice()].concat()];
     for kind in kinds {
         let mut entry = vec![1, 40];

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork_protocol::{
-    id::{ChainId, ContentId, DeviceId},
+    id::{ChainId, ContentId, DeviceId, RecordKey},
     limits,
 };
 use meshwork_replica::{feed::Entry, folder::observed::Path, replica::Replica};
@@ -126,7 +126,9 @@ fn counting(world: &World) -> BTreeMap<ChainId, u64> {
     let mut counting: BTreeMap<ChainId, u64> = BTreeMap::new();
     for (chain, author, head, _) in chains.heads() {
         let honest = world.index.get(&author).is_some_and(|device| !world.is_malicious(*device));
-        let cut = malice.cuts.get(&chain).copied().unwrap_or(0);
+        let cuts = malice.cuts.iter().filter_map(|head| chains.reaches(&chain, head));
+        // Nothing of a branch counts unless somebody has built on it.
+        let cut = cuts.max().filter(|_| !chains.is_branch(&chain)).unwrap_or(0);
         counting.insert(chain, if honest { head } else { cut.min(head) });
     }
     loop {
@@ -145,14 +147,17 @@ fn counting(world: &World) -> BTreeMap<ChainId, u64> {
     }
 }
 
+fn counts(world: &World, counting: &BTreeMap<ChainId, u64>, record: &RecordKey) -> bool {
+    let intake = world.devices[0].replica.as_ref().and_then(|replica| replica.intake(world.folder));
+    let place = intake.and_then(|intake| intake.chains().place_of(record));
+    place.is_some_and(|(chain, seq)| seq <= counting.get(&chain).copied().unwrap_or(0))
+}
+
 /// Contents that the malicious device removed in records that count.
 fn removed_by_right(world: &World) -> BTreeSet<ContentId> {
     let counting = counting(world);
     let kills = world.malice.iter().flat_map(|malice| &malice.kills);
-    kills
-        .filter(|(chain, seq, _)| *seq <= counting.get(chain).copied().unwrap_or(0))
-        .map(|(_, _, content)| *content)
-        .collect()
+    kills.filter(|(record, _)| counts(world, &counting, record)).map(|(_, content)| *content).collect()
 }
 
 /// Nothing of the malicious device is shown that does not count, nothing of another is quarantined, nobody has lost
@@ -176,9 +181,8 @@ fn malice(world: &mut World) -> Option<String> {
         quarantined += replica.quarantined(world.folder).count();
         let live = replica.folder(world.folder)?.feed().iter().flatten();
         for dot in live.map(|operation| operation.dot).filter(|_| world.removed) {
-            let counts = counting.get(&dot.chain).copied().unwrap_or(0);
-            if dot.seq > counts {
-                return Some(format!("device {number} shows {dot:?}, of whose chain {counts} count"));
+            if !counts(world, &counting, &dot.record) {
+                return Some(format!("device {number} shows {dot:?}, which does not count"));
             }
             endorsed += u64::from(world.malice.as_ref().is_some_and(|it| it.is_past_cut(&dot)));
         }
@@ -186,9 +190,18 @@ fn malice(world: &mut World) -> Option<String> {
             return Some(format!("device {number}: {reason}"));
         }
     }
-    if !world.removed && quarantined > 0 {
+    let forked = world.malice.as_ref().is_some_and(|malice| malice.forked);
+    if !world.removed && !forked && quarantined > 0 {
         return Some("records are quarantined though nobody was removed".to_owned());
     }
+    let held = world.devices[0].replica.as_ref()?.intake(world.folder)?.chains();
+    let (branches, standing): (Vec<ChainId>, Vec<ChainId>) = held.branches().partition(|chain| {
+        let place = world.devices[0].replica.as_ref().map_or(0, |replica| replica.standing(world.folder, chain));
+        place <= held.stem(chain).map_or(0, |(_, base)| base)
+    });
+    let (branches, standing) = (branches.len(), standing.len());
+    (0..branches).for_each(|_| world.counts.add("malice: branch in quarantine"));
+    (0..standing).for_each(|_| world.counts.add("malice: branch stands"));
     (0..quarantined).for_each(|_| world.counts.add("malice: record in quarantine"));
     (0..endorsed).for_each(|_| world.counts.add("malice: endorsed operation shown"));
     None

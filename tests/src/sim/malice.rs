@@ -1,8 +1,6 @@
 //! A device of the mesh that keeps to no rule: what it signs with its real keys, and what it makes up.
 //!
-//! It never takes note of its own removal, so that all it signs afterwards claims to be older. Of records it makes
-//! twins only for those who hold the first one already: which of two that nobody holds stays is decided by arrival
-//! (`docs/decisions/0002-first-branch-of-a-fork.md`).
+//! It never takes note of its own removal, so that all it signs afterwards claims to be older.
 
 mod frames;
 mod records;
@@ -12,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork_protocol::{
     control::{Act, Control, Keyring},
-    id::{ChainId, ContentId, DeviceId, Incarnation, ObjectId},
+    id::{ChainId, ContentId, DeviceId, Incarnation, ObjectId, RecordId, RecordKey},
     key::{DeviceKey, Kind, Signed},
     object::{Chains, Draft, Verified},
     seal::SealKey,
@@ -51,7 +49,6 @@ pub struct Scene<'a> {
 /// A record that it signed, to make a twin of.
 struct Written {
     draft: Draft,
-    chain: ChainId,
     record: Verified,
 }
 
@@ -77,9 +74,11 @@ pub struct Malice {
     /// Contents that nobody has.
     pub lies: BTreeSet<ContentId>,
     /// Contents that its records remove, and where these records are.
-    pub kills: Vec<(ChainId, u64, ContentId)>,
-    /// How much of each of its chains the device that removed it let stand.
-    pub cuts: BTreeMap<ChainId, u64>,
+    pub kills: Vec<(RecordKey, ContentId)>,
+    /// The newest of its records that the device that removed it let stand.
+    pub cuts: BTreeSet<RecordId>,
+    /// Whether it signed twins.
+    pub forked: bool,
 }
 
 impl Malice {
@@ -102,7 +101,8 @@ impl Malice {
             liar,
             lies: BTreeSet::new(),
             kills: Vec::new(),
-            cuts: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            forked: false,
         }
     }
 
@@ -140,9 +140,10 @@ impl Malice {
 
     /// Whether an operation is its own and past what its removal let stand.
     pub fn is_past_cut(&self, dot: &Dot) -> bool {
-        let own =
-            self.chains.get(&self.folder).and_then(|chains| chains.author(&dot.chain)) == Some(self.key.device_id());
-        own && dot.seq > self.cuts.get(&dot.chain).copied().unwrap_or(0)
+        let Some(chains) = self.chains.get(&self.folder) else { return false };
+        let Some((chain, seq)) = chains.place_of(&dot.record) else { return false };
+        let inside = |head: &RecordId| chains.reaches(&chain, head).is_some_and(|last| seq <= last);
+        chains.author(&chain) == Some(self.key.device_id()) && !self.cuts.iter().any(inside)
     }
 
     /// What it does next.
@@ -151,7 +152,7 @@ impl Malice {
             return vec![deed];
         }
         let deeds = match fate.below(24) {
-            4 => self.twin_record(fate, scene),
+            4 => self.twin_record(fate),
             5 => self.twin_statements(fate, scene),
             6..=8 if scene.removed => self.delete(fate, scene),
             6 if self.liar => self.lie(fate, scene),

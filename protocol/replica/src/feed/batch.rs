@@ -1,8 +1,8 @@
 //! The body of a feed record: a batch of operations, at most one for each key.
 //!
-//! `[1, [chain, ...], [[directory, [[name, value, base, former], ...]], ...]]`: chains, directories,
-//! names, bases (dots) and former places (by directory) strictly rising, dots as
-//! `[position in the chain table, seq, index]`. An operation's index is its position in the record.
+//! `[1, [record, ...], [[directory, [[name, value, base, former], ...]], ...]]`: records (half of their ids),
+//! directories, names, bases (dots) and former places (by directory) strictly rising, dots as
+//! `[position among the records, index]`. An operation's index is its position in the record.
 //! What breaks a rule makes the record void: it counts in its chain, and contributes nothing.
 
 mod split;
@@ -14,7 +14,7 @@ use std::{
 
 use meshwork_protocol::{
     codec,
-    id::{ChainId, DirId},
+    id::{DirId, RecordKey},
     limits, wire_enum, wire_struct,
 };
 
@@ -42,9 +42,9 @@ pub enum BatchError {
     /// A list that must be strictly rising is not, or has a needless element.
     #[error("{0} are not in strictly rising order, or not all of them are used")]
     Disordered(&'static str),
-    /// A dot of a chain that the table does not have.
-    #[error("a dot names no chain of the table")]
-    NoSuchChain,
+    /// A dot of a record that the table does not have.
+    #[error("a dot names no record of the table")]
+    NoSuchRecord,
     /// More than an operation may name.
     #[error("too many {0}")]
     TooMany(&'static str),
@@ -55,10 +55,10 @@ pub enum BatchError {
 
 struct WireBatch {
     format: u8,
-    chains: Vec<ChainId>,
+    records: Vec<RecordKey>,
     tables: Vec<WireTable>,
 }
-wire_struct!(WireBatch { format, chains, tables });
+wire_struct!(WireBatch { format, records, tables });
 
 struct WireTable {
     dir: DirId,
@@ -82,11 +82,10 @@ enum WireValue {
 wire_enum!(WireValue { 0 => Tombstone {}, 1 => File { file }, 2 => Dir { ids } });
 
 struct WireDot {
-    chain: u32,
-    seq: u64,
+    record: u32,
     index: u16,
 }
-wire_struct!(WireDot { chain, seq, index });
+wire_struct!(WireDot { record, index });
 
 struct WireFormer {
     dir: DirId,
@@ -98,12 +97,12 @@ wire_struct!(WireFormer { dir, height, dot });
 /// The body of one record with these operations, in any order.
 pub fn encode(operations: &[NewOperation]) -> Result<Vec<u8>, BatchError> {
     count(operations.len())?;
-    let mut chains = BTreeSet::new();
+    let mut records = BTreeSet::new();
     for operation in operations {
         check(operation)?;
-        chains.extend(chains_of(operation));
+        records.extend(records_of(operation));
     }
-    let position: BTreeMap<ChainId, u32> = chains.iter().copied().zip(0..).collect();
+    let position: BTreeMap<RecordKey, u32> = records.iter().copied().zip(0..).collect();
     let mut tables: BTreeMap<DirId, BTreeMap<Name, WireOperation>> = BTreeMap::new();
     for operation in operations {
         let table = tables.entry(operation.key.dir).or_default();
@@ -114,7 +113,7 @@ pub fn encode(operations: &[NewOperation]) -> Result<Vec<u8>, BatchError> {
     let table = |(dir, names): (DirId, BTreeMap<Name, _>)| WireTable { dir, operations: names.into_values().collect() };
     let batch = WireBatch {
         format: FORMAT,
-        chains: chains.into_iter().collect(),
+        records: records.into_iter().collect(),
         tables: tables.into_iter().map(table).collect(),
     };
     let bytes = codec::encode(&batch);
@@ -124,14 +123,14 @@ pub fn encode(operations: &[NewOperation]) -> Result<Vec<u8>, BatchError> {
     Ok(bytes)
 }
 
-/// The operations of record `seq` of `chain` with this body; the header states `height`.
-pub fn decode(bytes: &[u8], chain: ChainId, seq: u64, height: u64) -> Result<Vec<Operation>, BatchError> {
+/// The operations of a record with this body; its header states `height`.
+pub fn decode(bytes: &[u8], record: RecordKey, height: u64) -> Result<Vec<Operation>, BatchError> {
     let batch: WireBatch = codec::decode(bytes, limits::FEED_BODY)?;
     if batch.format != FORMAT {
         return Err(BatchError::Format(batch.format));
     }
     count(batch.tables.iter().map(|table| table.operations.len()).sum())?;
-    rising(&batch.chains, "chains")?;
+    rising(&batch.records, "records")?;
     rising(batch.tables.iter().map(|table| &table.dir), "directories")?;
     let mut operations = Vec::new();
     let mut used = BTreeSet::new();
@@ -141,15 +140,15 @@ pub fn decode(bytes: &[u8], chain: ChainId, seq: u64, height: u64) -> Result<Vec
         }
         rising(table.operations.iter().map(|operation| &operation.name), "names")?;
         for operation in table.operations {
-            let operation = from_wire(table.dir, operation, &batch.chains)?;
+            let operation = from_wire(table.dir, operation, &batch.records)?;
             check(&operation)?;
-            used.extend(chains_of(&operation));
+            used.extend(records_of(&operation));
             let index = u16::try_from(operations.len()).map_err(|_| BatchError::Count(operations.len()))?;
-            operations.push(operation.signed(Dot { chain, seq, index }, height));
+            operations.push(operation.signed(Dot { record, index }, height));
         }
     }
-    if used.len() != batch.chains.len() {
-        return Err(BatchError::Disordered("chains"));
+    if used.len() != batch.records.len() {
+        return Err(BatchError::Disordered("records"));
     }
     Ok(operations)
 }
@@ -226,40 +225,37 @@ fn check_average(average_log2: u8) -> Result<(), BatchError> {
     if AVERAGES.contains(&average_log2) { Ok(()) } else { Err(BatchError::Value("average chunk size")) }
 }
 
-fn chains_of(operation: &NewOperation) -> impl Iterator<Item = ChainId> {
-    let former = operation.former.iter().map(|former| former.order.chain);
-    operation.base.iter().map(|dot| dot.chain).chain(former)
+fn records_of(operation: &NewOperation) -> impl Iterator<Item = RecordKey> {
+    let former = operation.former.iter().map(|former| former.order.dot.record);
+    operation.base.iter().map(|dot| dot.record).chain(former)
 }
 
-fn to_wire(operation: &NewOperation, position: &BTreeMap<ChainId, u32>) -> WireOperation {
-    let wire = |chain: &ChainId, seq, index| {
-        let chain = position.get(chain).copied().unwrap_or(u32::MAX);
-        WireDot { chain, seq, index }
+fn to_wire(operation: &NewOperation, position: &BTreeMap<RecordKey, u32>) -> WireOperation {
+    let wire = |dot: &Dot| {
+        let record = position.get(&dot.record).copied().unwrap_or(u32::MAX);
+        WireDot { record, index: dot.index }
     };
     let value = match &operation.value {
         Value::Tombstone => WireValue::Tombstone {},
         Value::File(file) => WireValue::File { file: file.clone() },
         Value::Dir(ids) => WireValue::Dir { ids: ids.clone() },
     };
-    let former = |Former { dir, order }: &Former| WireFormer {
-        dir: *dir,
-        height: order.height,
-        dot: wire(&order.chain, order.seq, order.index),
-    };
+    let former = |Former { dir, order }: &Former| WireFormer { dir: *dir, height: order.height, dot: wire(&order.dot) };
     WireOperation {
         name: operation.key.name.clone(),
         value,
-        base: operation.base.iter().map(|dot| wire(&dot.chain, dot.seq, dot.index)).collect(),
+        base: operation.base.iter().map(wire).collect(),
         former: operation.former.iter().map(former).collect(),
     }
 }
 
-fn from_wire(dir: DirId, operation: WireOperation, chains: &[ChainId]) -> Result<NewOperation, BatchError> {
-    let chain = |dot: &WireDot| chains.get(dot.chain as usize).copied().ok_or(BatchError::NoSuchChain);
-    let dot = |dot: WireDot| Ok(Dot { chain: chain(&dot)?, seq: dot.seq, index: dot.index });
-    let former = |WireFormer { dir, height, dot }: WireFormer| {
-        Ok(Former { dir, order: Order { height, chain: chain(&dot)?, seq: dot.seq, index: dot.index } })
+fn from_wire(dir: DirId, operation: WireOperation, records: &[RecordKey]) -> Result<NewOperation, BatchError> {
+    let dot = |WireDot { record, index }: WireDot| {
+        let record = records.get(record as usize).copied().ok_or(BatchError::NoSuchRecord)?;
+        Ok(Dot { record, index })
     };
+    let former =
+        |WireFormer { dir, height, dot: at }: WireFormer| Ok(Former { dir, order: Order { height, dot: dot(at)? } });
     let value = match operation.value {
         WireValue::Tombstone {} => Value::Tombstone,
         WireValue::File { file } => Value::File(file),

@@ -3,7 +3,7 @@
 use std::{borrow::Borrow, fmt, sync::Arc};
 
 use meshwork_protocol::{
-    id::{ChainId, ChunkId, ContentId, DirId, FileId},
+    id::{ChunkId, ContentId, DirId, FileId, RecordKey},
     limits, wire_enum, wire_struct,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -101,13 +101,11 @@ pub struct Key {
     pub name: Name,
 }
 
-/// Names one operation: the `index`-th of record `seq` of a chain.
+/// Names one operation: the `index`-th of a record, on every device alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Dot {
-    /// The author's chain.
-    pub chain: ChainId,
-    /// The record in it, from 1.
-    pub seq: u64,
+    /// The record.
+    pub record: RecordKey,
     /// The position in the record, from 0.
     pub index: u16,
 }
@@ -117,12 +115,8 @@ pub struct Dot {
 pub struct Order {
     /// Height of the record: one more than the largest in its context.
     pub height: u64,
-    /// The author's chain.
-    pub chain: ChainId,
-    /// The record in it.
-    pub seq: u64,
-    /// The position in the record.
-    pub index: u16,
+    /// The operation itself: of equal heights the larger name wins.
+    pub dot: Dot,
 }
 
 /// Where a directory was before: carried by the operation that took its place.
@@ -156,7 +150,7 @@ pub struct Operation {
 impl Operation {
     /// The rank of this operation among others.
     pub fn order(&self) -> Order {
-        Order { height: self.height, chain: self.dot.chain, seq: self.dot.seq, index: self.dot.index }
+        Order { height: self.height, dot: self.dot }
     }
 
     /// Whether `dot` is among those replaced.

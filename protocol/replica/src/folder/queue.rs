@@ -181,7 +181,7 @@ impl Queue {
         let mut lacking = Vec::new();
         let mut last = None;
         for (order, key) in &self.in_order {
-            let record = (order.chain, order.seq);
+            let record = order.dot.record;
             if choice.keys.len() >= limits::STEPS_PER_BATCH && last != Some(record) {
                 break;
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use meshwork_protocol::{
     control::Act,
-    id::{ChainId, ObjectId, OpId, RecordId},
+    id::{ObjectId, OpId, RecordId, RecordKey},
     key::Signed,
     limits,
     object::{Draft, Record, RecordKind},
@@ -40,8 +40,8 @@ impl Replica {
         let mut signed = Vec::new();
         let last = texts.len().saturating_sub(1);
         for (number, text) in texts.iter().enumerate() {
-            let (chain, seq, height) = self.author_record(rng, object, RecordKind::Feed, text, number < last)?;
-            signed.extend(decode(text, chain, seq, height)?.into_iter().map(Arc::new));
+            let (record, height) = self.author_record(rng, object, RecordKind::Feed, text, number < last)?;
+            signed.extend(decode(text, record, height)?.into_iter().map(Arc::new));
         }
         Ok(signed)
     }
@@ -83,7 +83,7 @@ impl Replica {
         kind: RecordKind,
         text: &[u8],
         more: bool,
-    ) -> Result<(ChainId, u64, u64), AuthorError> {
+    ) -> Result<(RecordKey, u64), AuthorError> {
         if self.store_failed {
             return Err(AuthorError::StoreFailed);
         }
@@ -109,13 +109,13 @@ impl Replica {
         self.author_act(object, act)
     }
 
-    fn append(
+    pub(super) fn append(
         &mut self,
         rng: &mut impl CryptoRng,
         object: ObjectId,
         (kind, text, more): (RecordKind, &[u8], bool),
         deps: Vec<RecordId>,
-    ) -> Result<(ChainId, u64, u64), AuthorError> {
+    ) -> Result<(RecordKey, u64), AuthorError> {
         let device = self.device.device_id();
         let epoch = self.control.write_epoch(object, &self.keyring).ok_or(AuthorError::NoEpoch)?;
         let (object_grant, device_grant) = self.control.grants(object, device).ok_or(AuthorError::NotMember)?;
@@ -145,9 +145,10 @@ impl Replica {
         if let Some(reread) = &mut state.reread {
             reread.also(&record);
         }
-        let (chain, id) = (record.chain(), record.id());
-        self.signed.push(Stored::Record { object, chain, seq: seq + 1, id, own: true, bytes: record.into_bytes() });
-        Ok((chain, seq + 1, height))
+        let (chain, seq, id) = (record.chain(), seq + 1, record.id());
+        state.note_written(chain, seq);
+        self.signed.push(Stored::Record { object, chain, seq, id, own: true, bytes: record.into_bytes() });
+        Ok((id.key(), height))
     }
 
     /// The newest control statements known, as a record names them.

@@ -2,7 +2,7 @@
 
 use meshwork_protocol::{
     contact::CardDevice,
-    id::{ChainId, ContentId, DeviceId, DirId, ObjectId, RecordId},
+    id::{ChainId, ContentId, DeviceId, DirId, Incarnation, ObjectId, RecordId},
     wire::sync::{Frame, Reason},
 };
 
@@ -146,6 +146,8 @@ pub enum Output {
     },
     /// A peer told where devices may be reached that may connect here.
     Addresses(Vec<CardDevice>),
+    /// The device writes in new chains from now on: keep this before anything that is asked for later.
+    Incarnation(Incarnation),
     /// The devices that may connect have changed: ask [`super::Replica::peers`].
     PeersChanged,
     /// Tell the user.
@@ -197,6 +199,16 @@ pub enum Event {
         /// Records that are held and do not stand.
         quarantined: usize,
     },
+    /// A device signed two records for one place of its chain: there are two copies of it, or it does not keep to the
+    /// rules.
+    ChainForked {
+        /// Of which object.
+        object: ObjectId,
+        /// Which device.
+        device: DeviceId,
+    },
+    /// Another copy of this device has written in its name in an object, or this one was restored from a backup.
+    CopyNoticed(ObjectId),
     /// A folder is known that was not.
     FolderKnown(ObjectId),
     /// A folder that another person shared is none of this mesh's any more. What is on disk stays there.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use meshwork_protocol::{
     control::{Act, Role},
-    id::{ChainId, DeviceId, ObjectId, RecordId},
+    id::{DeviceId, ObjectId, RecordId},
     key::{PublicKey, RootKey, Signed},
     seal::SealPublic,
 };
@@ -305,10 +305,7 @@ impl Replica {
     /// Announces that a folder's disk base was stored, so that the operations it names are kept while
     /// the records are restored.
     pub fn expect_base(&mut self, object: ObjectId, stored: StoredBase) {
-        self.expected.insert(
-            object,
-            super::restore::Expected::new(stored, ChainId::of(&self.device.device_id(), &object, &self.incarnation)),
-        );
+        self.expected.insert(object, super::restore::Expected::new(stored));
     }
 
     pub(super) fn edit_graph(

@@ -6,7 +6,7 @@ use meshwork_protocol::{
     control::{Act, ControlError, Inserted},
     id::{DeviceId, MeshId, ObjectId, OpId},
     key::{Kind, Signed},
-    object::{RecordKind, Verified},
+    object::{Fit, RecordKind, Verified},
     time::Timestamp,
     wire::sync::{self as frames, Frame},
 };
@@ -269,6 +269,9 @@ impl Replica {
         tracing::trace!(peer = %peer.short(), object = %object.short(), %error, "a record was not admitted");
         match error {
             ReceiveError::NeedControl(_) => inputs.push(sync::Input::NeedControl { peer, object }),
+            ReceiveError::Sidestep { chain, seq } => {
+                inputs.push(sync::Input::Sidestep { peer, object, chain: *chain, seq: *seq });
+            }
             ReceiveError::TooBig(_) | ReceiveError::Malformed(_) => inputs.push(sync::Input::Strike { peer }),
             _ => {}
         }
@@ -290,12 +293,18 @@ impl Replica {
         if arrivals.is_empty() {
             return;
         }
+        self.notice_copies(rng, object, &arrivals, out);
+        self.vouch(rng, object, &arrivals, out);
+        let Some(state) = self.objects.get(&object) else { return };
+        let chains = state.intake.chains();
         let mut entries = Vec::with_capacity(arrivals.len());
         for arrival in &arrivals {
-            let record = &arrival.record;
-            let (chain, seq, id) = (record.chain(), record.header().seq, record.id());
-            inputs.push(sync::Input::Taken { object, chain, seq, id });
-            let bytes = record.bytes().to_vec();
+            let id = arrival.record.id();
+            if let Some((chain, seq)) = chains.place(&id) {
+                inputs.push(sync::Input::Taken { object, chain, seq, id });
+            }
+            let Some((chain, seq)) = chains.shelf(&id) else { continue };
+            let bytes = arrival.record.bytes().to_vec();
             entries.push((Stored::Record { object, chain, seq, id, own: false, bytes }, None));
         }
         self.persist_received(entries, out);
@@ -306,13 +315,21 @@ impl Replica {
     /// Opens and merges a record that is in its chain.
     pub(super) fn merge(&mut self, object: ObjectId, record: &Verified, out: &mut Vec<Output>) {
         let content = sync::receive::open(record, self.keyring.key(object, record.header().epoch));
-        self.apply(object, &Arrival { record: record.clone(), standing: Standing::Stands, content }, out);
+        self.apply(
+            object,
+            &Arrival { record: record.clone(), fit: Fit::Line, standing: Standing::Stands, content },
+            out,
+        );
     }
 
     pub(super) fn merge_text(&mut self, object: ObjectId, record: &Verified, text: &[u8], out: &mut Vec<Output>) {
         match RecordKind::from_code(record.header().kind) {
             Some(RecordKind::Feed) => self.merge_feed(object, record, text),
-            Some(RecordKind::Graph) if object == ObjectId::from(self.mesh) => self.merge_graph(record, text, out),
+            Some(RecordKind::Graph) if object == ObjectId::from(self.mesh) => {
+                if self.objects.get(&object).is_some_and(|state| state.is_graph_line(record)) {
+                    self.merge_graph(record, text, out);
+                }
+            }
             Some(RecordKind::Graph | RecordKind::Checkpoint | RecordKind::Join) | None => {}
         }
     }
@@ -322,18 +339,17 @@ impl Replica {
             self.note_void(object, &error);
             Vec::new()
         });
-        let own = record.author() == self.device.device_id();
-        if let Some(expected) = self.expected.get_mut(&object) {
-            expected.pass(&operations, own);
-        }
         let Some(state) = self.objects.get_mut(&object) else {
             return;
         };
+        if let Some(expected) = self.expected.get_mut(&object) {
+            expected.pass(&operations, state.written_at(record), &state.written);
+        }
         let Object { intake, folder, .. } = state;
         let (Some(folder), Some(context)) = (folder, intake.chains().context(&record.id())) else {
             return;
         };
-        folder.merge(&operations, |dot: &Dot| context.contains(&dot.chain, dot.seq));
+        folder.merge(&operations, |dot: &Dot| context.contains_key(&dot.record));
     }
 
     fn merge_graph(&mut self, record: &Verified, text: &[u8], out: &mut Vec<Output>) {
@@ -390,7 +406,7 @@ fn read_operations(record: &Verified, text: &[u8]) -> Result<Vec<Arc<Operation>>
     if RecordKind::from_code(header.kind) != Some(RecordKind::Feed) {
         return Ok(Vec::new());
     }
-    Ok(decode(text, record.chain(), header.seq, header.height)?.into_iter().map(Arc::new).collect())
+    Ok(decode(text, record.id().key(), header.height)?.into_iter().map(Arc::new).collect())
 }
 
 /// Applies the next change of its author to a graph; one that does not fit changes nothing.

@@ -9,7 +9,7 @@ use std::{
 use meshwork_protocol::{
     id::{ChainId, ObjectId},
     key::Signed,
-    object::Verified,
+    object::{Fit, Verified},
     time::Timestamp,
 };
 use rand_core::CryptoRng;
@@ -20,11 +20,12 @@ use crate::{
     folder::{BaseChange, DiskBase},
 };
 
+/// The chains that a device has written in one object, in their order, with the newest place of each.
+pub(super) type Written = Vec<(ChainId, u64)>;
+
 /// A disk base that waits for the operations that it names.
 pub(super) struct Expected {
     stored: StoredBase,
-    /// The chain of the device's incarnation.
-    first: ChainId,
     needed: BTreeSet<Dot>,
     found: BTreeMap<Dot, Arc<Operation>>,
     /// Own operations that are newer than the stored base; the disk showed what they say.
@@ -32,10 +33,10 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    /// `first` is the chain that this device wrote before any other.
-    pub fn new(stored: StoredBase, first: ChainId) -> Self {
+    /// Nothing has passed yet.
+    pub fn new(stored: StoredBase) -> Self {
         let needed = stored.keys.iter().flat_map(|(_, dots)| dots).copied().collect();
-        Expected { stored, first, needed, found: BTreeMap::new(), own_after: Vec::new() }
+        Expected { stored, needed, found: BTreeMap::new(), own_after: Vec::new() }
     }
 
     /// All records pass once more.
@@ -44,18 +45,24 @@ impl Expected {
         self.own_after.clear();
     }
 
-    /// Keeps what the base names, and what came after it from this device, which is `own`.
-    pub fn pass(&mut self, operations: &[Arc<Operation>], own: bool) {
-        let (newest, last) = self.stored.own.unwrap_or((self.first, 0));
-        // Of a later chain nothing is older than what is known of the first.
-        let after = |dot: &Dot| if dot.chain == newest { dot.seq > last } else { newest == self.first };
-        for operation in operations {
-            if self.needed.contains(&operation.dot) {
-                self.found.insert(operation.dot, operation.clone());
-            }
-            if own && after(&operation.dot) {
-                self.own_after.push(operation.clone());
-            }
+    /// Keeps what the base names, and what this device wrote after it: `own` is the place of the record where this
+    /// device wrote it, `written` its chains in their order.
+    pub fn pass(&mut self, operations: &[Arc<Operation>], own: Option<(ChainId, u64)>, written: &Written) {
+        let needed = operations.iter().filter(|operation| self.needed.contains(&operation.dot));
+        self.found.extend(needed.map(|operation| (operation.dot, operation.clone())));
+        if own.is_some_and(|own| self.is_after(own, written)) {
+            self.own_after.extend(operations.iter().cloned());
+        }
+    }
+
+    fn is_after(&self, (chain, seq): (ChainId, u64), written: &Written) -> bool {
+        let Some((newest, last)) = self.stored.own else { return true };
+        let number = |chain| written.iter().position(|(of, _)| *of == chain);
+        match number(newest) {
+            Some(_) if chain == newest => seq > last,
+            Some(known) => number(chain).is_some_and(|number| number > known),
+            // Nothing was written in the newest chain when the base was stored.
+            None => false,
         }
     }
 
@@ -93,7 +100,8 @@ impl Replica {
     }
 
     /// Takes a stored record in. It was verified before it was stored, and the log has checksums.
-    pub fn restore_record(&mut self, object: ObjectId, bytes: Vec<u8>) {
+    /// `own`: whether this device wrote it.
+    pub fn restore_record(&mut self, object: ObjectId, bytes: Vec<u8>, own: bool) {
         let record = match Verified::trusted(bytes) {
             Ok(record) => record,
             Err(error) => return tracing::warn!(%error, "a stored record cannot be read"),
@@ -105,8 +113,13 @@ impl Replica {
         let Some(state) = self.objects.get_mut(&object) else {
             return tracing::warn!(object = %object.short(), "a stored record of an object that is not known");
         };
-        if let Err(error) = state.intake.restore(&record) {
-            return tracing::warn!(%error, "a stored record does not fit");
+        match state.intake.restore(&record) {
+            Ok(Fit::Line) => {}
+            Ok(Fit::Branch) => state.read_again(),
+            Err(error) => return tracing::warn!(%error, "a stored record does not fit"),
+        }
+        if own {
+            state.note_written(record.chain(), record.header().seq);
         }
         if state.reread.is_some() {
             // With those that waited for their key it is read once more.

@@ -71,8 +71,11 @@ impl Bench<'_> {
         heads.iter().filter(|(chain, seq)| stands(chain) < *seq).map(|(chain, _)| (*chain, stands(chain))).collect()
     }
 
-    /// The newest place of a chain that stands by its own right.
+    /// The newest place of a chain that stands by its own right; of a branch none does.
     fn cut(&self, chains: &Chains, chain: &ChainId, author: DeviceId) -> u64 {
+        if chains.is_branch(chain) {
+            return 0;
+        }
         let mut last = chains.head(chain).0;
         for right in chains.rights(chain).iter().rev() {
             let inside = self.inside(chains, chain, author, right).min(last);
@@ -94,7 +97,7 @@ impl Bench<'_> {
             control: &[],
         };
         let Ok(judgement) = self.control.judge(&claim) else { return 0 };
-        let place = |head| chains.place(head).filter(|(of, _)| of == chain).map(|(_, seq)| seq);
+        let place = |head| chains.reaches(chain, head);
         let named = judgement.cuts.iter().map(|heads| heads.iter().filter_map(place).max().unwrap_or(0));
         named.min().unwrap_or(u64::MAX)
     }
@@ -107,7 +110,8 @@ impl Object {
     }
 
     fn stands(&self, record: &Verified) -> bool {
-        record.header().seq <= self.standing(&record.chain())
+        let place = self.intake.chains().place(&record.id());
+        place.is_some_and(|(chain, seq)| seq <= self.standing(&chain))
     }
 
     /// All is to be read again and merged anew.
@@ -120,7 +124,7 @@ impl Object {
 
     /// Notes a record that does not stand, with what it would have changed.
     fn quarantine(&mut self, record: &Verified, mut operations: Vec<Arc<Operation>>) {
-        let (chain, seq) = (record.chain(), record.header().seq);
+        let Some((chain, seq)) = self.intake.chains().place(&record.id()) else { return };
         if self.quarantined.values().map(|held| held.operations.len()).sum::<usize>() >= limits::QUARANTINE_SHOWN {
             operations.clear();
         }
@@ -129,6 +133,11 @@ impl Object {
 }
 
 impl Replica {
+    /// How much of a chain stands; `u64::MAX` for all.
+    pub fn standing(&self, object: ObjectId, chain: &ChainId) -> u64 {
+        self.objects.get(&object).map_or(u64::MAX, |state| state.standing(chain))
+    }
+
     /// Records of an object that do not stand, oldest first by chain.
     pub fn quarantined(&self, object: ObjectId) -> impl Iterator<Item = &Quarantined> {
         self.objects.get(&object).into_iter().flat_map(|state| state.quarantined.values())
@@ -206,7 +215,7 @@ impl Replica {
             let chains = state.intake.chains();
             let whole = |(chain, _, last, _)| Range { chain, first: 1, last, after: Default::default() };
             let ranges: Vec<Range> = chains.heads().map(whole).collect();
-            let places = chains.ordered(&ranges).filter_map(|id| chains.place(&id)).collect();
+            let places = chains.ordered(&ranges).filter_map(|id| chains.shelf(&id)).collect();
             state.quarantined.clear();
             state.locked.clear();
             state.reread = Some(Reread { asked: true, ..Reread::default() });
@@ -263,16 +272,17 @@ impl Replica {
         let operations = operations(record, &text);
         if let Some(expected) = self.expected.get_mut(&object) {
             // Also what does not stand: the disk may still show it, and then it is not the user's work.
-            expected.pass(&operations, record.author() == self.device.device_id());
+            expected.pass(&operations, state.written_at(record), &state.written);
         }
         if !stands {
             return state.quarantine(record, operations);
         }
+        let kind = RecordKind::from_code(record.header().kind);
+        let is_graph = kind == Some(RecordKind::Graph) && state.is_graph_line(record);
         let (Some(reread), Some(context)) = (&mut state.reread, state.intake.chains().context(&record.id())) else {
             return;
         };
-        reread.feed.apply(&operations, |dot: &Dot| context.contains(&dot.chain, dot.seq));
-        let is_graph = RecordKind::from_code(record.header().kind) == Some(RecordKind::Graph);
+        reread.feed.apply(&operations, |dot: &Dot| context.contains_key(&dot.record));
         if is_graph && object == ObjectId::from(self.mesh) {
             // What it names is looked up when all of it is merged.
             drop(apply_change(&mut reread.graph, record, &text));
@@ -303,8 +313,9 @@ impl Replica {
 /// Whether new limits change what stands of what was held before these arrivals.
 fn disturbs(state: &Object, limits: &Limits, arrivals: &[Arrival]) -> bool {
     state.intake.chains().heads().any(|(chain, _, head, _)| {
-        let came = arrivals.iter().filter(|arrival| arrival.record.chain() == chain);
-        let before = came.map(|arrival| arrival.record.header().seq - 1).min().unwrap_or(head);
+        let place = |arrival: &Arrival| state.intake.chains().place(&arrival.record.id());
+        let came = arrivals.iter().filter_map(place).filter(|(of, _)| *of == chain);
+        let before = came.map(|(_, seq)| seq - 1).min().unwrap_or(head);
         let stands = limits.get(&chain).copied().unwrap_or(u64::MAX);
         stands.min(before) != state.standing(&chain).min(before)
     })

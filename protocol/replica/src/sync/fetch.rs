@@ -13,7 +13,7 @@ use meshwork_protocol::{
 use super::{
     Sync,
     local::{Fetch, Local},
-    peer::{Pause, View},
+    peer::{Pause, Probe, View},
 };
 
 impl Sync {
@@ -60,8 +60,8 @@ impl Sync {
             return;
         };
         for range in &ranges {
-            if let Some(fork) = view.forks.get_mut(&range.chain).filter(|fork| fork.seq == range.last) {
-                fork.asked = true;
+            if let Some(probe) = view.probes.get_mut(&range.chain) {
+                probe.asked |= probe.range() == (range.first, range.last);
             }
         }
         let from = ranges.iter().map(|range| (range.chain, local.taken.seq(&range.chain))).collect();
@@ -91,13 +91,18 @@ impl Sync {
         }
         if let Some((local, view)) = self.pair(&fetch.peer, &object) {
             let nothing = fetch.delivered.is_empty();
+            // What comes under another name than it was asked for is of a chain that has forked here.
+            let stuck = nothing || !fetch.from.iter().any(|(chain, from)| local.taken.seq(chain) > *from);
             for (chain, from) in &fetch.from {
                 let at = local.taken.seq(chain);
                 if at > *from {
                     view.pauses.remove(chain);
-                } else if (nothing || fetch.delivered.contains(chain)) && view.claim(chain) > at {
+                } else if (stuck || fetch.delivered.contains(chain)) && view.claim(chain) > at {
                     view.pause(*chain, now, at);
                 }
+            }
+            for probe in view.probes.values_mut().filter(|probe| probe.asked && !nothing) {
+                *probe = probe.found();
             }
             self.counters.fruitless += u64::from(nothing);
         }
@@ -158,6 +163,22 @@ impl Sync {
         self.counters.over_claimed += u64::from(!room);
     }
 
+    /// A peer's record goes on from another one than is held: looks for the first of its branch further down.
+    pub(super) fn sidestep(&mut self, now: Timestamp, peer: DeviceId, object: ObjectId, chain: ChainId, seq: u64) {
+        let Some((_, view)) = self.whole(&peer, &object) else {
+            return;
+        };
+        let step = match view.probes.get(&chain) {
+            Some(probe) if seq > probe.at => return,
+            Some(probe) => probe.beyond.saturating_sub(probe.at).max(1).saturating_mul(2),
+            None => 1,
+        };
+        if view.probes.contains_key(&chain) || view.probes.len() < limits::SYNC_RANGES {
+            view.probes.insert(chain, Probe::below(seq, step));
+        }
+        self.plan(now, object);
+    }
+
     /// Gives up on peers that do not answer, and asks again where a pause is over.
     pub(super) fn tick_fetches(&mut self, now: Timestamp) {
         for object in self.active.clone() {
@@ -188,9 +209,11 @@ fn lacking(local: &Local, view: &View, now: Timestamp) -> (Vec<Range>, Option<Ti
             ranges.push(Range { chain: *chain, first: mine + 1, last: *seq, after: id.prefix() });
         }
     }
-    for (chain, fork) in view.forks.iter().filter(|(_, fork)| !fork.asked) {
-        if ranges.len() < limits::SYNC_RANGES && !ranges.iter().any(|range| range.chain == *chain) {
-            ranges.push(Range { chain: *chain, first: fork.seq, last: fork.seq, after: Prefix::default() });
+    for (chain, probe) in view.probes.iter().filter(|(_, probe)| !probe.asked) {
+        let (first, last) = probe.range();
+        ranges.retain(|range| range.chain != *chain);
+        if ranges.len() < limits::SYNC_RANGES {
+            ranges.push(Range { chain: *chain, first, last, after: Prefix::default() });
         }
     }
     (ranges, retry)

@@ -9,7 +9,7 @@ use meshwork_protocol::{
 };
 use serde_bytes::ByteBuf;
 
-use super::{Output, Sync, peer::Fork};
+use super::{Output, Sync, peer::Probe};
 
 impl Sync {
     pub(super) fn frame(&mut self, now: Timestamp, peer: DeviceId, bytes: &[u8]) {
@@ -61,6 +61,10 @@ impl Sync {
                 continue;
             };
             view.digest = Some(state.vector);
+            if state.vector == local.vector_digest() {
+                // What it claimed before may have been about chains that have forked since.
+                view.claims.clear();
+            }
             view.stated = false;
             view.questioned = false;
             if state.control != local.control {
@@ -149,7 +153,7 @@ impl Sync {
             }
             let held = local.held.0.get(&entry.chain);
             if held.is_some_and(|(seq, id)| *seq == entry.seq && id.prefix() != entry.prefix) {
-                view.forks.entry(entry.chain).or_insert(Fork { seq: entry.seq, asked: false });
+                view.probes.entry(entry.chain).or_insert(Probe::below(entry.seq, 0));
             }
         }
         self.counters.over_claimed += refused;

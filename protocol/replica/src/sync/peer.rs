@@ -78,11 +78,8 @@ pub(super) struct View {
     pub(super) serving: usize,
     /// Chains that the peer claims and did not deliver.
     pub(super) pauses: BTreeMap<ChainId, Pause>,
-    /// Chains of which the peer holds another record than this replica at the same place, with whether
-    /// it was asked for.
-    pub(super) forks: BTreeMap<ChainId, Fork>,
-    /// Forks of which the peer was sent this replica's side.
-    pub(super) proved: BTreeSet<ChainId>,
+    /// Chains of which the peer holds other records than this replica, while the place is looked for from which on.
+    pub(super) probes: BTreeMap<ChainId, Probe>,
 }
 
 /// A chain is not asked for until then, unless it grew otherwise.
@@ -94,11 +91,36 @@ pub(super) struct Pause {
     pub(super) at: u64,
 }
 
-/// Another record of the peer at a place that is held here.
+/// The search for the first record of a peer's branch: downward in growing steps to one that is held or can be
+/// admitted, then up again.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fork {
-    pub(super) seq: u64,
+pub(super) struct Probe {
+    /// The place asked for.
+    pub(super) at: u64,
+    /// A place above it at which the peer is known to be on another branch.
+    pub(super) beyond: u64,
+    /// Whether what lies between is asked for.
+    pub(super) upward: bool,
     pub(super) asked: bool,
+}
+
+impl Probe {
+    /// At a place where the peer's record is another one, or goes on from another one.
+    pub(super) fn below(seq: u64, step: u64) -> Self {
+        Probe { at: seq.saturating_sub(step).max(1), beyond: seq, upward: false, asked: false }
+    }
+
+    /// The places asked for.
+    pub(super) fn range(&self) -> (u64, u64) {
+        if self.upward { (self.at + 1, self.beyond.saturating_sub(1)) } else { (self.at, self.at) }
+    }
+
+    /// The record asked for is here: what lies between is next, if there is anything. A search that is over stays, so
+    /// that it is not begun again.
+    pub(super) fn found(self) -> Self {
+        let up = Probe { upward: true, ..self };
+        Probe { asked: self.upward || up.range().0 > up.range().1, ..up }
+    }
 }
 
 impl Peer {
@@ -157,8 +179,7 @@ impl View {
             control_next: None,
             serving: 0,
             pauses: BTreeMap::new(),
-            forks: BTreeMap::new(),
-            proved: BTreeSet::new(),
+            probes: BTreeMap::new(),
         }
     }
 

@@ -179,19 +179,4 @@ impl Sync {
         }
         self.plan(now, object);
     }
-
-    /// Sends this replica's side of a fork to a peer that holds the other, once.
-    pub(super) fn prove_fork(&mut self, peer: DeviceId, object: ObjectId, chain: ChainId, seq: u64) {
-        let Some((local, view)) = self.whole(&peer, &object) else {
-            return;
-        };
-        if local.held.seq(&chain) < seq || !view.proved.insert(chain) {
-            return;
-        }
-        let ranges = vec![Range { chain, first: seq, last: seq, after: Prefix::default() }];
-        self.outputs.push(Output::Serve { peer, object, ranges, answer: false });
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.pushes += 1;
-        }
-    }
 }

@@ -6,7 +6,7 @@ mod error;
 
 use meshwork_protocol::{
     id::{ChainId, DeviceId, EpochId, ObjectId, OpId, RecordId},
-    object::{ChainError, Chains, Header, Need, OpenError, Pending, Record, RecordError, Verified},
+    object::{ChainError, Chains, Fit, Header, Need, OpenError, Pending, Record, RecordError, Verified},
     seal::EpochKey,
 };
 use zeroize::Zeroizing;
@@ -78,6 +78,8 @@ impl std::fmt::Debug for Content {
 pub struct Arrival {
     /// The record.
     pub record: Verified,
+    /// How it went on from what was held.
+    pub fit: Fit,
     /// Whether it counts.
     pub standing: Standing,
     /// Its body.
@@ -131,7 +133,7 @@ impl Intake {
     }
 
     /// Admits a record that this node wrote, or had admitted and stored before.
-    pub fn restore(&mut self, record: &Verified) -> Result<(), ChainError> {
+    pub fn restore(&mut self, record: &Verified) -> Result<Fit, ChainError> {
         self.chains.accept(record)
     }
 

@@ -19,9 +19,9 @@ pub struct Serving {
 }
 
 /// The records of `ranges` that one answer has room for, lowest height first: at most
-/// [`limits::SERVE_RECORDS`].
+/// [`limits::SERVE_RECORDS`]. Gives where in the log they are ([`Chains::shelf`]).
 pub fn plan(chains: &Chains, ranges: &[Range]) -> Vec<(ChainId, u64)> {
-    chains.ordered(ranges).take(limits::SERVE_RECORDS).filter_map(|id| chains.place(&id)).collect()
+    chains.ordered(ranges).take(limits::SERVE_RECORDS).filter_map(|id| chains.shelf(&id)).collect()
 }
 
 /// Packs the records of a [`plan`], at most [`limits::SERVE_BYTES`]. `read` gives the bytes of a record
@@ -59,6 +59,8 @@ pub fn serve(
     answer: bool,
     mut read: impl FnMut(&RecordId) -> Option<Vec<u8>>,
 ) -> Serving {
-    let by_place = |chain: ChainId, seq| chains.record_at(&chain, seq).and_then(|id| read(&id));
-    pack(chains.object(), &plan(chains, ranges), answer, by_place)
+    let ids = chains.ordered(ranges).take(limits::SERVE_RECORDS).filter_map(|id| Some((chains.shelf(&id)?, id)));
+    let ids: BTreeMap<(ChainId, u64), RecordId> = ids.collect();
+    let by_shelf = |chain, seq| ids.get(&(chain, seq)).and_then(&mut read);
+    pack(chains.object(), &plan(chains, ranges), answer, by_shelf)
 }

@@ -65,7 +65,7 @@ fn assert_comes_together(mut world: World, mut dice: Dice, seed: u64) {
     assert!(world.is_level(), "seed {seed}: not level");
     for node in world.nodes.values() {
         assert!(node.intake.pending().is_empty(), "seed {seed}: records left waiting");
-        assert_eq!(node.intake.chains().forks().count(), 0, "seed {seed}: something unpersisted was sent");
+        assert_eq!(node.intake.chains().branches().count(), 0, "seed {seed}: something unpersisted was sent");
         assert_eq!(node.log.len(), node.intake.chains().len());
         let counters = node.sync.counters();
         let Counters { malformed, out_of_order, closed, over_claimed, .. } = counters;
@@ -255,8 +255,9 @@ fn side(side: u8, shared: usize, own: usize) -> (World, DeviceId, ChainId) {
 }
 
 #[test]
-fn both_sides_get_the_proof_of_a_fork() {
-    for (shared, left, right) in [(0, 3, 3), (2, 1, 4), (2, 4, 1), (1, 2, 2), (0, 1, 5)] {
+fn replicas_that_met_different_branches_come_to_hold_both() {
+    let cases = [(0, 3, 3), (2, 1, 4), (2, 4, 1), (1, 2, 2), (0, 1, 5), (40, 3, 90), (3, 400, 1), (0, 150, 150)];
+    for (shared, left, right) in cases {
         // A device restored from a copy of itself signs on in its old chain; each branch has one holder.
         let (mut world, one, chain) = side(1, shared, left);
         let (mut copy, holder, _) = side(2, shared, right);
@@ -272,10 +273,16 @@ fn both_sides_get_the_proof_of_a_fork() {
             world.advance(SECOND);
         }
         for id in [one, two] {
-            let forks: Vec<ChainId> = world.nodes[&id].intake.chains().forks().map(|(chain, _)| *chain).collect();
-            assert_eq!(forks, [chain], "{shared} shared, {left} against {right}");
+            let chains = world.nodes[&id].intake.chains();
+            assert_eq!(chains.branches().count(), 2, "{shared} shared, {left} against {right}");
+            assert_eq!(chains.head(&chain).0, shared as u64);
+            assert_eq!(chains.len(), shared + left + right + 2);
         }
-        assert!(world.frames_sent < 60, "{} frames", world.frames_sent);
+        assert_eq!(world.digests().len(), 1, "{shared} shared, {left} against {right}");
+        assert!(world.frames_sent < 110, "{} frames", world.frames_sent);
+        let before = world.frames_sent;
+        world.settle();
+        assert_eq!(world.frames_sent, before, "all is said");
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Chains, Entry};
-use crate::id::{ChainId, RecordId};
+use super::{Chain, Chains, Entry};
+use crate::id::{ChainId, RecordId, RecordKey};
 
 /// Everything reachable from one record through predecessors and dependencies, the record itself not
 /// included.
@@ -16,24 +16,33 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Whether the record at a place is in the context.
     pub fn contains(&self, chain: &ChainId, seq: u64) -> bool {
-        seq >= 1 && seq <= self.seq(chain)
+        self.chains.at(chain, seq).is_some() && seq <= self.seq(chain)
+    }
+
+    /// Whether a record is in the context.
+    pub fn contains_key(&self, record: &RecordKey) -> bool {
+        let slot = self.chains.find_key(record);
+        let entry = slot.and_then(|slot| self.chains.records.get(slot as usize));
+        entry.is_some_and(|entry| entry.seq <= self.of_slot(entry.chain))
     }
 
     /// How much of a chain is in the context: its places 1 to this number.
     pub fn seq(&self, chain: &ChainId) -> u64 {
-        let Some(slot) = self.chains.slots.get(chain) else {
-            return 0;
-        };
-        if *slot == self.entry.chain {
-            return self.entry.seq - 1;
+        self.chains.slots.get(chain).map_or(0, |slot| self.of_slot(*slot))
+    }
+
+    fn of_slot(&self, slot: u32) -> u64 {
+        if slot == self.entry.chain {
+            // A branch holds nothing up to its base.
+            let base = self.chains.chains.get(slot as usize).map_or(0, Chain::base);
+            return Some(self.entry.seq - 1).filter(|seq| *seq > base).unwrap_or(0);
         }
-        let found = self.entry.context.binary_search_by_key(slot, |(slot, _)| *slot);
-        found.ok().and_then(|index| self.entry.context.get(index)).map_or(0, |(_, seq)| *seq)
+        covered(&self.entry.context, slot)
     }
 
     /// Each chain of which something is in the context, with how much.
     pub fn entries(&self) -> impl Iterator<Item = (ChainId, u64)> + '_ {
-        let own = (self.entry.chain, self.entry.seq - 1);
+        let own = (self.entry.chain, self.of_slot(self.entry.chain));
         let slots = self.entry.context.iter().copied().chain((own.1 > 0).then_some(own));
         slots.filter_map(|(slot, seq)| Some((self.chains.chains.get(slot as usize)?.id, seq)))
     }
@@ -53,23 +62,17 @@ impl Chains {
     /// The context of a new record of the chain at `own`: its predecessor's itself where the
     /// dependencies add nothing to it.
     pub(super) fn merged_context(&self, own: u32, prev: &RecordId, deps: &[RecordId]) -> Arc<[(u32, u64)]> {
-        let base = self.entry(prev).map_or_else(|| self.no_context.clone(), |entry| entry.context.clone());
-        let mut merged: Option<Vec<(u32, u64)>> = None;
+        let before = self.entry(prev);
+        let base = before.map_or_else(|| self.no_context.clone(), |entry| entry.context.clone());
+        // The first of a branch builds on its stem as on another chain.
+        let stem = before.filter(|before| before.chain != own).map(|before| (before.chain, before.seq));
+        let mut merged = stem.map(|stem| raised(&base, stem));
         for dep in deps.iter().filter_map(|dep| self.entry(dep)) {
             let known: &[(u32, u64)] = merged.as_deref().unwrap_or(&base);
             if dep.chain == own || covered(known, dep.chain) >= dep.seq {
                 continue;
             }
-            let mut wider = union(known, &dep.context, own);
-            match wider.binary_search_by_key(&dep.chain, |(slot, _)| *slot) {
-                Ok(index) => {
-                    if let Some((_, seq)) = wider.get_mut(index) {
-                        *seq = dep.seq.max(*seq);
-                    }
-                }
-                Err(index) => wider.insert(index, (dep.chain, dep.seq)),
-            }
-            merged = Some(wider);
+            merged = Some(raised(&union(known, &dep.context, own), (dep.chain, dep.seq)));
         }
         merged.map_or(base, Arc::from)
     }
@@ -78,6 +81,20 @@ impl Chains {
 fn covered(context: &[(u32, u64)], chain: u32) -> u64 {
     let found = context.binary_search_by_key(&chain, |(slot, _)| *slot);
     found.ok().and_then(|index| context.get(index)).map_or(0, |(_, seq)| *seq)
+}
+
+/// A context that also holds a chain up to a place.
+fn raised(context: &[(u32, u64)], (chain, seq): (u32, u64)) -> Vec<(u32, u64)> {
+    let mut wider = context.to_vec();
+    match wider.binary_search_by_key(&chain, |(slot, _)| *slot) {
+        Ok(index) => {
+            if let Some((_, most)) = wider.get_mut(index) {
+                *most = seq.max(*most);
+            }
+        }
+        Err(index) => wider.insert(index, (chain, seq)),
+    }
+    wider
 }
 
 /// The larger of both for each chain, without the chain `own`.

@@ -1,9 +1,6 @@
 //! Why a record is not admitted to its chain.
 
-use crate::{
-    id::{ChainId, RecordId},
-    key::Signed,
-};
+use crate::id::{ChainId, RecordId};
 
 /// Why a record is not admitted to its chain (now, or ever).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,28 +19,22 @@ pub enum ChainError {
     /// Not yet: these records that it builds on are missing.
     #[error("{} records that it builds on are missing", .0.len())]
     MissingDeps(Vec<RecordId>),
-    /// Never: its author signed two records for one place. The first one held stays.
-    #[error("two records at place {seq} of one chain")]
-    Fork {
+    /// Not yet: its predecessor is not held, though something is at the place before it: the author signed two
+    /// records for one place, this one or an earlier one.
+    #[error("goes on from another record before place {seq} of its chain than is held")]
+    Sidestep {
         /// The chain.
         chain: ChainId,
-        /// The place.
+        /// Place of the record.
         seq: u64,
-        /// The record held there.
-        held: RecordId,
-        /// The record refused.
-        offered: RecordId,
     },
-    /// Never: it follows another record than the one held at the place before it, so its author signed
-    /// two records for that place.
-    #[error("follows another record at place {seq} of its chain than the one held")]
+    /// Never: what it names as its predecessor is not at the place before it.
+    #[error("the predecessor of place {seq} is no record of the place before")]
     BadPrev {
         /// The chain.
         chain: ChainId,
-        /// The place before the record's.
+        /// Place of the record.
         seq: u64,
-        /// The record held there.
-        held: RecordId,
         /// The record that it names as its predecessor.
         named: RecordId,
     },
@@ -61,16 +52,4 @@ pub enum ChainError {
     /// This replica holds 2^32 records of the object.
     #[error("no room for another record")]
     Full,
-}
-
-/// Two statements of one device that an honest one never signs both. Anybody can check it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForkProof {
-    /// The place that has two records.
-    pub seq: u64,
-    /// The record held at this place.
-    pub held: RecordId,
-    /// The other side: the signed header of another record for this place, or of a record for the next
-    /// place that names another predecessor.
-    pub other: Signed,
 }

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
 };
 
-use super::Chains;
+use super::{Chain, Chains};
 use crate::{
     id::{ChainId, RecordId},
     limits,
@@ -110,8 +110,9 @@ impl Chains {
     pub fn ordered<'a>(&'a self, ranges: &[Range]) -> impl Iterator<Item = RecordId> + use<'a> {
         let mut next: BinaryHeap<Reverse<(u64, ChainId, u64, u64)>> = BinaryHeap::new();
         for range in ranges {
-            let (mut first, mut last) = (range.first.max(1), range.last);
-            let checked = first > 1 && range.after != Prefix::default();
+            let base = self.chain(&range.chain).map_or(0, Chain::base);
+            let (mut first, mut last) = (range.first.max(base + 1), range.last);
+            let checked = range.first > base + 1 && range.after != Prefix::default();
             if checked && self.record_at(&range.chain, first - 1).is_some_and(|id| id.prefix() != range.after) {
                 (first, last) = (first - 1, first - 1);
             }

@@ -57,14 +57,17 @@ fn on(chains: &Chains, n: u8, deps: Vec<RecordId>) -> Verified {
 fn each_error_has_its_case() {
     let mut chains = Chains::new(OBJECT);
     let a1 = on(&chains, 1, vec![]);
-    assert_eq!(chains.accept(&a1), Ok(()));
+    assert_eq!(chains.accept(&a1), Ok(Fit::Line));
     assert_eq!(chains.accept(&a1), Err(ChainError::Duplicate));
     let twin = Verified::unsigned(device(1), Header { more: true, ..a1.header().clone() });
-    let fork = ChainError::Fork { chain: chain(1), seq: 1, held: a1.id(), offered: twin.id() };
-    assert_eq!(chains.accept(&twin), Err(fork));
     let on_twin = Verified::unsigned(device(1), header(2, twin.id(), vec![], 2));
-    let fork = ChainError::BadPrev { chain: chain(1), seq: 1, held: a1.id(), named: twin.id() };
-    assert_eq!(chains.accept(&on_twin), Err(fork));
+    assert_eq!(chains.accept(&on_twin), Err(ChainError::Sidestep { chain: chain(1), seq: 2 }));
+    let third = Verified::unsigned(device(1), header(3, a1.id(), vec![], 2));
+    assert!(third.header().check().is_err(), "its height is below its place");
+    let third = Verified::unsigned(device(1), Header { height: 3, ..third.header().clone() });
+    assert_eq!(chains.accept(&third), Err(ChainError::BadPrev { chain: chain(1), seq: 3, named: a1.id() }));
+    let of_another = Verified::unsigned(device(2), header(2, a1.id(), vec![], 2));
+    assert_eq!(chains.accept(&of_another), Err(ChainError::BadPrev { chain: chain(2), seq: 2, named: a1.id() }));
     let a3 = Verified::unsigned(device(1), header(3, RecordId([9; 32]), vec![], 3));
     assert_eq!(chains.accept(&a3), Err(ChainError::Gap { have: 1, want: 3 }));
     let unknown = RecordId([9; 32]);
@@ -176,6 +179,83 @@ fn a_range_on_another_branch_gets_the_record_that_proves_it() {
     assert!(sent(range(6, 9, ids[4])).is_empty());
 }
 
+/// A history in which devices also go on from an older record of their own than their newest.
+fn forked(steps: &[(u8, prop::sample::Index, Vec<prop::sample::Index>)]) -> (Chains, Vec<Verified>) {
+    let (mut chains, mut records) = (Chains::new(OBJECT), Vec::<Verified>::new());
+    for (n, from, picks) in steps {
+        let own: Vec<RecordId> = records.iter().filter(|r| r.author() == device(*n)).map(Verified::id).collect();
+        let prev = match from.index(own.len() + 3) {
+            _ if own.is_empty() => RecordId::NONE,
+            0 => RecordId::NONE,
+            at => own.get(at).or(own.last()).copied().unwrap_or(RecordId::NONE),
+        };
+        let seq = 1 + chains.place(&prev).map_or(0, |place| place.1);
+        let deps: BTreeSet<RecordId> =
+            picks.iter().filter(|_| !records.is_empty()).map(|pick| records[pick.index(records.len())].id()).collect();
+        let deps: Vec<RecordId> = deps.into_iter().filter(|dep| *dep != prev).collect();
+        let height = chains.next_height(&prev, &deps);
+        let record = Verified::unsigned(
+            device(*n),
+            Header { body_len: 45 + records.len() as u32, ..header(seq, prev, deps, height) },
+        );
+        chains.accept(&record).expect("everything it builds on is held");
+        records.push(record);
+    }
+    (chains, records)
+}
+
+fn reach_of(records: &[Verified]) -> BTreeMap<RecordId, BTreeSet<RecordId>> {
+    let mut reach: BTreeMap<RecordId, BTreeSet<RecordId>> = BTreeMap::new();
+    for record in records {
+        let below = record.header().deps.iter().chain([&record.header().prev]).filter(|id| **id != RecordId::NONE);
+        let all = below.flat_map(|id| reach[id].iter().copied().chain([*id])).collect();
+        reach.insert(record.id(), all);
+    }
+    reach
+}
+
+#[test]
+fn a_fork_is_told_the_same_way_whichever_side_came_first() {
+    let a1 = Verified::unsigned(device(1), header(1, RecordId::NONE, vec![], 1));
+    let sides =
+        [46, 47].map(|body_len| Verified::unsigned(device(1), Header { body_len, ..header(2, a1.id(), vec![], 2) }));
+    let after = Verified::unsigned(device(1), header(3, sides[0].id(), vec![], 3));
+    let [mut one, mut other] = [Chains::new(OBJECT), Chains::new(OBJECT)];
+    let fits: Vec<Fit> = [&a1, &sides[0], &after, &sides[1]].map(|record| one.accept(record).expect("held")).into();
+    assert_eq!(fits, [Fit::Line, Fit::Line, Fit::Line, Fit::Branch]);
+    let fits: Vec<Fit> = [&a1, &sides[1], &sides[0], &after].map(|record| other.accept(record).expect("held")).into();
+    assert_eq!(fits, [Fit::Line, Fit::Line, Fit::Branch, Fit::Line]);
+    assert_eq!(one.vector(), other.vector());
+    let [left, right] = [&sides[0], &sides[1]].map(|first| ChainId::of_branch(&first.id()));
+    let vector = BTreeMap::from([(chain(1), (1, a1.id())), (left, (3, after.id())), (right, (2, sides[1].id()))]);
+    assert_eq!(one.vector().0, vector);
+    assert_eq!(one.siblings(&left).collect::<BTreeSet<_>>(), BTreeSet::from([left, right]));
+    assert_eq!((one.stem(&left), one.stem(&chain(1))), (Some((chain(1), 1)), None));
+    // What is on the way to the end of a branch, and where another one parts from it.
+    assert_eq!(one.reaches(&left, &after.id()), Some(3));
+    assert_eq!(one.reaches(&left, &sides[1].id()), Some(1));
+    assert_eq!(one.reaches(&chain(1), &after.id()), Some(1));
+    assert_eq!(one.reaches(&right, &a1.id()), Some(1));
+    // Each side is in its log where it was when it came.
+    assert_eq!(
+        [&sides[0], &after, &sides[1]].map(|r| one.shelf(&r.id()).unwrap()),
+        [(chain(1), 2), (chain(1), 3), (right, 2)]
+    );
+    assert_eq!(
+        [&sides[1], &sides[0], &after].map(|r| other.shelf(&r.id()).unwrap()),
+        [(chain(1), 2), (left, 2), (left, 3)]
+    );
+    // Nothing of a branch stands by itself; whoever builds on it lets it stand.
+    let cut = |chains: &Chains, of: &ChainId| if chains.is_branch(of) { 0 } else { u64::MAX };
+    let standing = one.standing(|of| cut(&one, of));
+    assert_eq!((standing[&chain(1)], standing[&left], standing[&right]), (1, 0, 0));
+    assert_eq!(one.deps_for_next(&chain(2), |of| standing[of]).deps, [a1.id()]);
+    let b1 = on(&one, 2, vec![sides[0].id()]);
+    one.accept(&b1).expect("held");
+    let standing = one.standing(|of| cut(&one, of));
+    assert_eq!((standing[&chain(1)], standing[&left], standing[&right]), (1, 2, 0));
+}
+
 /// A history: each step, a device writes on top of its own chain and of any records there are.
 fn histories() -> impl Strategy<Value = Vec<(u8, Vec<prop::sample::Index>)>> {
     prop::collection::vec((1u8..6, prop::collection::vec(any::<prop::sample::Index>(), 0..4)), 1..40)
@@ -276,7 +356,7 @@ proptest! {
             let start = (state >> 33) as usize % rest.len();
             let at = (0..rest.len()).map(|i| (start + i) % rest.len()).find(|i| copy.check(&rest[*i]).is_ok());
             let record = rest.remove(at.expect("some record is always admissible"));
-            prop_assert_eq!(copy.accept(&record), Ok(()));
+            prop_assert_eq!(copy.accept(&record), Ok(Fit::Line));
             prop_assert_eq!(copy.accept(&record), Err(ChainError::Duplicate));
         }
         prop_assert_eq!(copy.vector(), chains.vector());
@@ -305,8 +385,45 @@ proptest! {
             .collect();
         for id in chains.ordered(&ranges) {
             let record = records.iter().find(|r| r.id() == id).expect("held");
-            prop_assert_eq!(behind.accept(record), Ok(()));
+            prop_assert_eq!(behind.accept(record), Ok(Fit::Line));
         }
         prop_assert_eq!(behind.digest(), chains.digest());
+    }
+
+    #[test]
+    fn forked_histories_are_the_same_in_any_order(
+        steps in prop::collection::vec((1u8..4, any::<prop::sample::Index>(), prop::collection::vec(any::<prop::sample::Index>(), 0..3)), 1..30),
+        seed in any::<u64>(),
+    ) {
+        let (chains, records) = forked(&steps);
+        let reach = reach_of(&records);
+        let mut rest = records.clone();
+        let mut state = seed | 1;
+        let mut copy = Chains::new(OBJECT);
+        let mut shelves = BTreeSet::new();
+        while !rest.is_empty() {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let start = (state >> 33) as usize % rest.len();
+            let at = (0..rest.len()).map(|i| (start + i) % rest.len()).find(|i| copy.check(&rest[*i]).is_ok());
+            let record = rest.remove(at.expect("some record is always admissible"));
+            copy.accept(&record).expect("checked");
+            let shelf = copy.shelf(&record.id()).expect("held");
+            prop_assert!(shelves.insert((record.id(), shelf)));
+        }
+        prop_assert_eq!(copy.vector(), chains.vector());
+        for record in &records {
+            let context = copy.context(&record.id()).expect("held");
+            for other in &records {
+                let (of, seq) = copy.place(&other.id()).expect("held");
+                let inside = reach[&record.id()].contains(&other.id());
+                prop_assert_eq!(context.contains(&of, seq), inside);
+                prop_assert_eq!(context.contains_key(&other.id().key()), inside);
+                prop_assert_eq!(copy.record_at(&of, seq), Some(other.id()));
+            }
+        }
+        // The log's place of a record never changes, and no two share one.
+        let places: BTreeSet<_> = shelves.iter().map(|(_, shelf)| *shelf).collect();
+        prop_assert_eq!(places.len(), records.len());
+        prop_assert!(shelves.iter().all(|(id, shelf)| copy.shelf(id) == Some(*shelf)));
     }
 }

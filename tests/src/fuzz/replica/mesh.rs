@@ -102,6 +102,7 @@ impl Mesh {
             Output::Hash(_, files) => at.begin(Job::Hash(files)),
             Output::Place(_, steps, _) => at.begin(Job::Place(steps)),
             Output::Fetch { ticket, files, .. } => drop(at.fetches.insert(ticket, files)),
+            Output::Incarnation(incarnation) => at.kept.secrets.incarnation = incarnation,
             Output::Addresses(_) | Output::PeersChanged => self.cut |= up && !at.replica.peers().contains(&other),
             Output::Event(Event::StoreFailed) => at.failed = true,
             Output::Event(_) => {}

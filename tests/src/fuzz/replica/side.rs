@@ -98,7 +98,7 @@ impl Side {
         for stored in &kept.log {
             match stored {
                 Stored::Control { bytes, .. } => replica.restore_control(bytes),
-                Stored::Record { object, bytes, .. } => replica.restore_record(*object, bytes.clone()),
+                Stored::Record { object, bytes, own, .. } => replica.restore_record(*object, bytes.clone(), *own),
             }
         }
         if kept.mapped {

@@ -30,15 +30,13 @@ impl Malice {
         Some(vec![sent(name, &record)])
     }
 
-    /// Another record at the place of one that the victim holds.
-    pub(super) fn twin_record(&mut self, fate: &mut Fate, scene: &Scene) -> Option<Vec<Deed>> {
+    /// Another record at the place of one that it wrote; it may go on from either.
+    pub(super) fn twin_record(&mut self, fate: &mut Fate) -> Option<Vec<Deed>> {
         let text = self.link_text(fate)?;
         let written = &self.written.get(fate.index(self.written.len()))?;
-        let chains = scene.victim.intake(self.folder)?.chains();
-        if chains.record_at(&written.chain, written.draft.seq) != Some(written.record.id()) {
-            return None;
-        }
         let twin = self.sign(fate, &self.key, written.draft.clone(), &text)?;
+        self.chains.get_mut(&self.folder)?.accept(&twin).ok()?;
+        self.forked = true;
         Some(vec![sent("malice: twin record", &twin)])
     }
 
@@ -47,7 +45,7 @@ impl Malice {
         let mut operations = Vec::new();
         let mut contents = Vec::new();
         let chains = self.chains.get(&self.folder)?;
-        let known = |dot: &Dot| chains.record_at(&dot.chain, dot.seq).is_some();
+        let known = |dot: &Dot| chains.place_of(&dot.record).is_some();
         for live in scene.own.folder(self.folder)?.feed().iter() {
             let files = live.iter().filter_map(|op| op.value.file()).filter(|file| !file.is_symlink());
             let files: Vec<ContentId> = files.map(|file| file.content).collect();
@@ -59,8 +57,7 @@ impl Malice {
         }
         let draft = self.draft(fate, self.folder, RecordKind::Feed)?;
         let record = self.write(fate, draft, &encode(&operations).ok()?)?;
-        let (chain, seq) = (record.chain(), record.header().seq);
-        self.kills.extend(contents.into_iter().map(|content| (chain, seq, content)));
+        self.kills.extend(contents.into_iter().map(|content| (record.id().key(), content)));
         Some(vec![sent("malice: back-dated delete", &record)])
     }
 
@@ -187,7 +184,8 @@ impl Malice {
 
     /// The next record of one of its chains.
     pub(super) fn draft(&self, fate: &mut Fate, object: ObjectId, kind: RecordKind) -> Option<Draft> {
-        self.draft_by(&self.key, incarnation(fate.below(INCARNATIONS)), object, kind)
+        let pick = fate.index(8);
+        self.draft_by(&self.key, incarnation(fate.below(INCARNATIONS)), object, kind, pick)
     }
 
     pub(super) fn draft_by(
@@ -196,6 +194,7 @@ impl Malice {
         incarnation: Incarnation,
         object: ObjectId,
         kind: RecordKind,
+        pick: usize,
     ) -> Option<Draft> {
         let device = key.device_id();
         let (object_grant, device_grant) = self.control.grants(object, device)?;
@@ -203,6 +202,8 @@ impl Malice {
         control.truncate(limits::RECORD_CONTROL_HEADS);
         let chains = self.chains.get(&object)?;
         let chain = ChainId::of(&device, &object, &incarnation);
+        let ends: Vec<ChainId> = chains.ends(&chain).collect();
+        let chain = ends.get(pick % ends.len().max(1)).copied().unwrap_or(chain);
         let (seq, prev) = chains.head(&chain);
         let mut deps = chains.deps_for_next(&chain, |_| u64::MAX).deps;
         deps.truncate(limits::RECORD_DEPS);
@@ -227,7 +228,7 @@ impl Malice {
         let record = self.sign(fate, &self.key, draft.clone(), text)?;
         self.chains.get_mut(&draft.object)?.accept(&record).ok()?;
         if draft.object == self.folder {
-            self.written.push(Written { draft, chain: record.chain(), record: record.clone() });
+            self.written.push(Written { draft, record: record.clone() });
         }
         Some(record)
     }

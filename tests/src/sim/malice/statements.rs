@@ -49,7 +49,7 @@ impl Malice {
         let signed = self.sign_act(self.mesh, act)?;
         let _ = self.control.adopt(signed.clone());
         let mut deeds = vec![statement("malice: grant after its removal", self.mesh, &signed)];
-        if let Some(draft) = self.draft_by(&puppet, Incarnation([7; 8]), self.folder, RecordKind::Feed) {
+        if let Some(draft) = self.draft_by(&puppet, Incarnation([7; 8]), self.folder, RecordKind::Feed, 0) {
             let text = self.link_text(fate)?;
             let record = self.sign(fate, &puppet, draft, &text)?;
             deeds.push(sent("malice: record of a puppet", &record));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use meshwork_protocol::id::RecordKey;
 use meshwork_replica::{
     feed::Value,
     folder,
@@ -76,6 +77,7 @@ impl World {
                 let delay = self.between(1, 60);
                 self.at(delay, Event::Fetch { device, life, ticket });
             }
+            Output::Incarnation(incarnation) => self.devices[device].secrets.incarnation = incarnation,
             Output::Addresses(_) | Output::PeersChanged => self.drop_strangers(device),
             Output::Event(event) => self.on_replica_event(device, event),
         }
@@ -108,7 +110,7 @@ impl World {
 
     fn persist(&mut self, device: usize, ticket: u64, entries: Vec<Stored>) {
         for entry in &entries {
-            if let Stored::Record { object, chain, seq, own: true, .. } = entry {
+            if let Stored::Record { object, chain, seq, id, own: true, .. } = entry {
                 let newest = self.devices[device].own_seq.entry(*chain).or_default();
                 let expected = *newest + 1;
                 *newest = *seq;
@@ -116,7 +118,7 @@ impl World {
                     self.fail(format!("device {device} writes place {seq} after {} of its chain", expected - 1));
                 }
                 if *object == self.folder {
-                    self.judge_own(device, *chain, *seq);
+                    self.judge_own(device, id.key());
                 }
             }
         }
@@ -126,12 +128,12 @@ impl World {
     }
 
     /// An author replaces only what his disk showed.
-    fn judge_own(&mut self, device: usize, chain: meshwork_protocol::id::ChainId, seq: u64) {
+    fn judge_own(&mut self, device: usize, record: RecordKey) {
         let Some(folder) = self.devices[device].replica.as_ref().and_then(|replica| replica.folder(self.folder)) else {
             return;
         };
         let mut unseen = None;
-        for op in folder.feed().iter().flatten().filter(|op| op.dot.chain == chain && op.dot.seq == seq) {
+        for op in folder.feed().iter().flatten().filter(|op| op.dot.record == record) {
             let said =
                 || format!("              device {device} writes {:?} = {:?} over {:?}", op.key, op.value, op.base);
             self.trace.line(said);
@@ -308,7 +310,7 @@ impl World {
                     if *own {
                         own_seq.insert(*chain, *seq);
                     }
-                    replica.restore_record(*object, bytes.clone());
+                    replica.restore_record(*object, bytes.clone(), *own);
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork_protocol::{
     control::create_mesh,
-    id::{ChainId, DeviceId, Incarnation, ObjectId},
+    id::{DeviceId, Incarnation, ObjectId, RecordId},
     key::{DeviceKey, RootKey},
     seal::SealKey,
 };
@@ -162,7 +162,7 @@ impl World {
         match replica.remove_device(rng, id, void) {
             Ok(outputs) => {
                 if let Some(malice) = &mut self.malice {
-                    malice.cuts = if void { BTreeMap::new() } else { cuts };
+                    malice.cuts = if void { BTreeSet::new() } else { cuts };
                 }
                 self.counts.add(if void { "admin: device removed and voided" } else { "admin: device removed" });
                 self.trace.line(|| format!("              device {leaver} is removed, void {void}"));
@@ -201,10 +201,11 @@ impl World {
     }
 }
 
-/// How much of each chain of a device is held.
-fn newest_of(replica: &Replica, object: ObjectId, device: DeviceId) -> BTreeMap<ChainId, u64> {
-    let heads = replica.intake(object).into_iter().flat_map(|intake| intake.chains().heads());
-    heads.filter(|(_, author, ..)| *author == device).map(|(chain, _, seq, _)| (chain, seq)).collect()
+/// The newest records of a device that stand.
+fn newest_of(replica: &Replica, object: ObjectId, device: DeviceId) -> BTreeSet<RecordId> {
+    let Some(chains) = replica.intake(object).map(|intake| intake.chains()) else { return BTreeSet::new() };
+    let own = chains.heads().filter(|(_, author, ..)| *author == device);
+    own.filter_map(|(chain, _, seq, _)| chains.record_at(&chain, seq.min(replica.standing(object, &chain)))).collect()
 }
 
 fn device(fate: &mut Fate, planted: Option<Planted>) -> Device {

@@ -8,7 +8,7 @@ use meshwork_protocol::{
     limits,
 };
 
-use super::{chains_of, to_wire};
+use super::{records_of, to_wire};
 use crate::feed::{
     map::FeedMap,
     operation::{FileValue, Key, NewOperation},
@@ -16,9 +16,9 @@ use crate::feed::{
 
 /// Bytes of a body that are no operations: framing and the lengths of its lists.
 const FRAMING: usize = 64;
-/// Bytes of a directory id or chain id with its framing.
+/// Bytes of a directory id or the name of a record with its framing.
 const ID: usize = 32;
-/// Bytes by which a position in the chain table may be longer than when it was measured alone.
+/// Bytes by which a position among the records may be longer than when it was measured alone.
 const POSITION: usize = 4;
 
 /// Splits a change into batches of one record each.
@@ -46,10 +46,10 @@ pub fn split(operations: Vec<NewOperation>, base: &FeedMap) -> Vec<Vec<NewOperat
 
 /// An upper bound of what an operation adds to a body.
 fn weight(operation: &NewOperation) -> usize {
-    let chains: BTreeSet<_> = chains_of(operation).collect();
-    let position = chains.iter().copied().zip(0..).collect();
+    let records: BTreeSet<_> = records_of(operation).collect();
+    let position = records.iter().copied().zip(0..).collect();
     let alone = codec::encode(&to_wire(operation, &position)).len();
-    alone + ID * (1 + chains.len()) + POSITION * (operation.base.len() + operation.former.len())
+    alone + ID * (1 + records.len()) + POSITION * (operation.base.len() + operation.former.len())
 }
 
 #[derive(Default)]

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use meshwork_protocol::{
     codec::DecodeError,
-    id::{ChainId, DirId, hex},
+    id::{DirId, RecordKey, hex},
     limits,
 };
 
@@ -14,7 +14,7 @@ use crate::feed::{
     diff, encode, split,
 };
 
-const CHAIN: ChainId = ChainId([1; 16]);
+const RECORD: RecordKey = RecordKey([1; 16]);
 
 fn key(text: &str) -> Key {
     Key { dir: DirId::ROOT, name: name(text) }
@@ -24,12 +24,18 @@ fn new(text: &str, value: Value) -> NewOperation {
     NewOperation { key: key(text), value, base: Vec::new(), former: Vec::new() }
 }
 
-fn dot(chain: u8, seq: u64) -> Dot {
-    Dot { chain: ChainId([chain; 16]), seq, index: 3 }
+fn dot(record: u8, index: u16) -> Dot {
+    Dot { record: RecordKey([record; 16]), index }
 }
 
-fn order(chain: u8, height: u64) -> Order {
-    Order { height, chain: ChainId([chain; 16]), seq: 2, index: 1 }
+fn order(record: u8, height: u64) -> Order {
+    Order { height, dot: dot(record, 1) }
+}
+
+fn key_of(seq: u64) -> RecordKey {
+    let mut key = [8; 16];
+    key[8..].copy_from_slice(&seq.to_be_bytes());
+    RecordKey(key)
 }
 
 fn sample() -> Vec<NewOperation> {
@@ -45,11 +51,11 @@ fn sample() -> Vec<NewOperation> {
 #[test]
 fn operations_come_back_sorted_with_their_dots() {
     let bytes = encode(&sample()).unwrap();
-    let operations = decode(&bytes, CHAIN, 12, 34).unwrap();
+    let operations = decode(&bytes, RECORD, 34).unwrap();
     let mut sorted = sample();
     sorted.sort_by(|left, right| left.key.cmp(&right.key));
     for (index, (operation, new)) in operations.iter().zip(&sorted).enumerate() {
-        assert_eq!(operation.dot, Dot { chain: CHAIN, seq: 12, index: index as u16 });
+        assert_eq!(operation.dot, Dot { record: RECORD, index: index as u16 });
         assert_eq!(operation.height, 34);
         assert_eq!((&operation.key, &operation.value), (&new.key, &new.value));
         assert_eq!((&*operation.base, &*operation.former), (&*new.base, &*new.former));
@@ -65,7 +71,7 @@ fn golden_bytes() {
     operation.former = vec![Former { dir: DirId([1; 16]), order: order(2, 7) }];
     let zeros = hex(&[0; 16]);
     let (one, two, three) = (hex(&[1; 16]), hex(&[2; 16]), hex(&[3; 16]));
-    let expected = format!("83018150{two}818250{zeros}81844161820281 50{three}81830005038183 50{one}0783000201");
+    let expected = format!("83018150{two}818250{zeros}81844161820281 50{three}818200058183 50{one}07820001");
     assert_eq!(hex(&encode(&[operation]).unwrap()), expected.replace(' ', ""));
 }
 
@@ -111,11 +117,11 @@ fn impossible_files_are_void() {
 fn damaged_bodies_are_void_or_canonical() {
     let bytes = encode(&sample()).unwrap();
     for at in 0..bytes.len() {
-        assert!(decode(&bytes[..at], CHAIN, 1, 1).is_err());
+        assert!(decode(&bytes[..at], RECORD, 1).is_err());
         for flip in [1, 2, 4, 8, 16, 32, 64, 128, 255] {
             let mut damaged = bytes.clone();
             damaged[at] ^= flip;
-            let Ok(operations) = decode(&damaged, CHAIN, 1, 1) else {
+            let Ok(operations) = decode(&damaged, RECORD, 1) else {
                 continue;
             };
             let again: Vec<NewOperation> = operations.into_iter().map(unsigned).collect();
@@ -124,7 +130,7 @@ fn damaged_bodies_are_void_or_canonical() {
     }
     let huge = vec![0; limits::FEED_BODY + 1];
     let oversize = DecodeError::Oversize { len: huge.len(), max: limits::FEED_BODY };
-    assert_eq!(decode(&huge, CHAIN, 1, 1), Err(oversize.into()));
+    assert_eq!(decode(&huge, RECORD, 1), Err(oversize.into()));
 }
 
 fn unsigned(operation: Operation) -> NewOperation {
@@ -135,9 +141,9 @@ fn unsigned(operation: Operation) -> NewOperation {
 /// A dot outside the context of its record, or of another key, replaces nothing, in either order.
 #[test]
 fn forged_bases_replace_nothing() {
-    let signed = |new: NewOperation, chain: u8| {
+    let signed = |new: NewOperation, record: u8| {
         let bytes = encode(&[new]).unwrap();
-        Arc::new(decode(&bytes, ChainId([chain; 16]), 1, 1).unwrap().remove(0))
+        Arc::new(decode(&bytes, RecordKey([record; 16]), 1).unwrap().remove(0))
     };
     let victim = signed(new("a", Value::File(file(1))), 1);
     for at in ["a", "b"] {
@@ -157,12 +163,10 @@ fn forged_bases_replace_nothing() {
 
 /// Applies batches one by one and looks at the tree after each.
 fn apply_all(map: &mut FeedMap, batches: &[Vec<NewOperation>], mut look: impl FnMut(&FeedMap)) {
-    let chain = ChainId([8; 16]);
-    let first =
-        map.iter().flatten().filter(|operation| operation.dot.chain == chain).map(|operation| operation.height).max();
+    let first = map.iter().flatten().map(|operation| operation.height).max();
     for (seq, batch) in (first.unwrap_or(0) + 1..).zip(batches) {
         let bytes = encode(batch).unwrap();
-        let operations: Vec<_> = decode(&bytes, chain, seq, seq).unwrap().into_iter().map(Arc::new).collect();
+        let operations: Vec<_> = decode(&bytes, key_of(seq), seq).unwrap().into_iter().map(Arc::new).collect();
         map.apply(&operations, |_| true);
         look(map);
     }

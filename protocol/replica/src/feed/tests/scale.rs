@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use meshwork_protocol::id::{ChainId, DirId};
+use meshwork_protocol::id::{DirId, RecordKey};
 
 use super::tree::{file, name};
 use crate::feed::{
@@ -15,6 +15,10 @@ use crate::feed::{
 
 const FILES: u32 = 100_000;
 const BIG: DirId = DirId([0xbb; 16]);
+
+fn key_of(seq: u64) -> RecordKey {
+    RecordKey([seq.to_be_bytes(), seq.to_be_bytes()].concat().try_into().unwrap())
+}
 
 fn records(per_dir: u32) -> Vec<Vec<Arc<Operation>>> {
     let dir_of = |n: u32| {
@@ -34,7 +38,7 @@ fn records(per_dir: u32) -> Vec<Vec<Arc<Operation>>> {
         .zip(all.chunks(1_000))
         .map(|(seq, batch)| {
             let bytes = encode(batch).unwrap();
-            decode(&bytes, ChainId([1; 16]), seq, seq).unwrap().into_iter().map(Arc::new).collect()
+            decode(&bytes, key_of(seq), seq).unwrap().into_iter().map(Arc::new).collect()
         })
         .collect()
 }
@@ -96,7 +100,7 @@ fn directories_are_kept_until_one_changes() {
     let first = [put(DirId::ROOT, "D", Value::Dir(vec![BIG])), put(BIG, "f", Value::File(file(1)))];
     let apply = |map: &mut FeedMap, batch: &[NewOperation], seq| {
         let record: Vec<_> =
-            decode(&encode(batch).unwrap(), ChainId([1; 16]), seq, seq).unwrap().into_iter().map(Arc::new).collect();
+            decode(&encode(batch).unwrap(), key_of(seq), seq).unwrap().into_iter().map(Arc::new).collect();
         map.apply(&record, |_| true);
     };
     apply(&mut map, &first, 1);

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use meshwork_protocol::id::{ChainId, ContentId, DirId};
+use meshwork_protocol::id::{ContentId, DirId, RecordKey};
 
 use super::tree::{Flat, Shows, Tree, flat};
 use crate::feed::{
@@ -54,8 +54,11 @@ fn bits(set: u128) -> impl DoubleEndedIterator<Item = usize> {
     (0..128).filter(move |bit| set >> bit & 1 == 1)
 }
 
-fn chain_id(chain: usize) -> ChainId {
-    ChainId([u8::try_from(chain).unwrap() + 1; 16])
+/// Names that come in the order of the authors, then of the places in their chains.
+fn record_key(chain: usize, seq: u64) -> RecordKey {
+    let mut key = [u8::try_from(chain).unwrap() + 1; 16];
+    key[8..].copy_from_slice(&seq.to_be_bytes());
+    RecordKey(key)
 }
 
 impl World {
@@ -65,7 +68,7 @@ impl World {
     }
 
     fn record_of(&self, dot: &Dot) -> Option<usize> {
-        self.records.iter().position(|record| chain_id(record.chain) == dot.chain && record.seq == dot.seq)
+        self.records.iter().position(|record| record_key(record.chain, record.seq) == dot.record)
     }
 
     /// A user edits the tree on the disk of a replica. False when nothing came of it.
@@ -135,7 +138,7 @@ impl World {
         let seq = 1 + self.records.iter().filter(|record| record.chain == author).count() as u64;
         let height = 1 + bits(context).map(|record| self.records[record].height).max().unwrap_or(0);
         let bytes = encode(operations).map_err(|error| format!("not written: {error}"))?;
-        let operations = decode(&bytes, chain_id(author), seq, height).map_err(|error| format!("void: {error}"))?;
+        let operations = decode(&bytes, record_key(author, seq), height).map_err(|error| format!("void: {error}"))?;
         self.operations += operations.len();
         let operations = operations.into_iter().map(Arc::new).collect();
         self.records.push(Record { chain: author, seq, height, context, operations });
@@ -324,6 +327,6 @@ fn brief(operation: &NewOperation) -> String {
         Value::File(file) => format!("{:?}", file.content),
         Value::Dir(ids) => format!("{ids:?}"),
     };
-    let base: Vec<_> = operation.base.iter().map(|dot| (dot.chain.short(), dot.seq, dot.index)).collect();
+    let base: Vec<_> = operation.base.iter().map(|dot| (dot.record.short(), dot.index)).collect();
     format!(" {:?}/{:?}={value} base {base:?} former {:?};", operation.key.dir, operation.key.name, operation.former)
 }

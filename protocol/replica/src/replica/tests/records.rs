@@ -139,9 +139,12 @@ fn two_records_at_one_place() {
     let record = scene.write_link("a");
     scene.send_record(scene.folder, record.clone());
     let twin = resigned(&attacker(), &record, |header| header.more = true);
-    refused(&mut scene, twin, |counters| counters.equivocation);
-    let forks: Vec<u64> = scene.victim().intake(scene.folder).unwrap().chains().forks().map(|(_, it)| it.seq).collect();
-    assert_eq!(forks, [1], "and the proof is kept");
+    scene.send_record(scene.folder, twin);
+    let intake = scene.victim().intake(scene.folder).unwrap();
+    assert_eq!((intake.counters().branch, intake.chains().branches().count()), (1, 2));
+    let shown = |scene: &Scene| scene.victim().folder(scene.folder).unwrap().feed().iter().flatten().count();
+    assert_eq!(shown(&scene), 1, "what was shown first goes on to stand, the other does not");
+    assert_eq!(scene.victim().quarantined(scene.folder).count(), 1);
 }
 
 #[test]
@@ -150,7 +153,7 @@ fn a_record_after_another_than_its_predecessor() {
     let (first, second) = (scene.write_link("a"), scene.write_link("b"));
     scene.send_record(scene.folder, first);
     let wrong = resigned(&attacker(), &second, |header| header.prev = RecordId([9; 32]));
-    refused(&mut scene, wrong, |counters| counters.equivocation);
+    refused(&mut scene, wrong, |counters| counters.sidestep);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use meshwork_protocol::{
     id::RecordId,
-    object::{ChainError, ForkProof, Need, OpenError, Verified},
+    limits,
+    object::{ChainError, Fit, Need, OpenError, Verified},
 };
 
 use super::{Arrival, Content, Intake, Judge, ReceiveError, Standing, open};
@@ -35,11 +36,14 @@ impl Intake {
     }
 
     fn admit(&mut self, judge: &impl Judge, record: Verified) -> Result<Arrival, ReceiveError> {
-        let early = self.chain_stage(&record)?;
+        let (fit, early) = match self.chain_stage(&record)? {
+            Ok(fit) => (fit, None),
+            Err(early) => (Fit::Line, Some(early)),
+        };
         let missing = judge.missing_control(record.header());
         let mut needs: Vec<Need> = missing.iter().copied().map(Need::Control).collect();
         // A record without a right takes no room among those that wait.
-        let standing = if missing.is_empty() { Some(self.authority_stage(judge, &record)?) } else { None };
+        let standing = if missing.is_empty() { Some(self.authority_stage(judge, &record, fit)?) } else { None };
         if early.is_some() {
             let header = record.header();
             let below = header.deps.iter().chain([&header.prev]).filter(|id| **id != RecordId::NONE);
@@ -52,25 +56,27 @@ impl Intake {
             return Err(early.unwrap_or(ReceiveError::NeedControl(missing)));
         };
         self.frontier_stage(judge, &record)?;
-        self.chains.accept(&record).map_err(|_| ReceiveError::Full)?;
+        let fit = self.chains.accept(&record).map_err(|_| ReceiveError::Full)?;
         self.counters.admitted += 1;
+        self.counters.branch += u64::from(fit == Fit::Branch);
         self.counters.after_cut += u64::from(standing == Standing::Void);
         let content = self.content_stage(judge, &record);
-        Ok(Arrival { record, standing, content })
+        Ok(Arrival { record, fit, standing, content })
     }
 
-    /// Whether the record fits its chain; `Some` if it is only too early.
-    fn chain_stage(&mut self, record: &Verified) -> Result<Option<ReceiveError>, ReceiveError> {
+    /// How the record fits its chain; the inner error if it is only too early.
+    fn chain_stage(&mut self, record: &Verified) -> Result<Result<Fit, ReceiveError>, ReceiveError> {
         match self.chains.check(record) {
-            Ok(()) => Ok(None),
-            Err(ChainError::Gap { have, want }) => Ok(Some(ReceiveError::Gap { have, want })),
-            Err(ChainError::MissingDeps(deps)) => Ok(Some(ReceiveError::MissingDeps(deps))),
-            Err(ChainError::Fork { chain, seq, held, .. } | ChainError::BadPrev { chain, seq, held, .. }) => {
-                if let Ok(other) = record.signed() {
-                    self.chains.keep_proof(chain, ForkProof { seq, held, other });
-                }
-                Err(ReceiveError::Equivocation { chain, seq })
+            Ok(Fit::Branch)
+                if self.chains.branches().count() >= limits::BRANCHES && !self.pending.is_needed(record) =>
+            {
+                Err(ReceiveError::Equivocation { chain: record.chain(), seq: record.header().seq })
             }
+            Ok(fit) => Ok(Ok(fit)),
+            Err(ChainError::Gap { have, want }) => Ok(Err(ReceiveError::Gap { have, want })),
+            Err(ChainError::Sidestep { chain, seq }) => Ok(Err(ReceiveError::Sidestep { chain, seq })),
+            Err(ChainError::MissingDeps(deps)) => Ok(Err(ReceiveError::MissingDeps(deps))),
+            Err(ChainError::BadPrev { .. }) => Err(ReceiveError::BadPrev),
             Err(ChainError::BadHeight { stated, below }) => Err(ReceiveError::BadHeight { stated, below }),
             Err(ChainError::Duplicate) => Err(ReceiveError::Duplicate),
             Err(ChainError::OtherObject) => Err(ReceiveError::NotSubscribed),
@@ -78,12 +84,12 @@ impl Intake {
         }
     }
 
-    fn authority_stage(&self, judge: &impl Judge, record: &Verified) -> Result<Standing, ReceiveError> {
-        let (chain, seq) = (record.chain(), record.header().seq);
-        let reaches = |id: RecordId| {
-            id == record.id() || self.chains.place(&id).is_some_and(|place| place.0 == chain && place.1 > seq)
-        };
-        judge.judge(record, &reaches).map_err(|_| ReceiveError::NotAuthorised)
+    fn authority_stage(&self, judge: &impl Judge, record: &Verified, fit: Fit) -> Result<Standing, ReceiveError> {
+        // Nothing that is held comes after what is only being admitted.
+        let standing = judge.judge(record, &|id| id == record.id()).map_err(|_| ReceiveError::NotAuthorised)?;
+        let before = self.chains.place(&record.header().prev);
+        let on_branch = fit == Fit::Branch || before.is_some_and(|(chain, _)| self.chains.is_branch(&chain));
+        Ok(if on_branch { Standing::Void } else { standing })
     }
 
     /// An author's knowledge of the control log never shrinks, and is never less than that of what he

@@ -20,8 +20,9 @@ pub enum ReceiveError {
     /// Held, or waiting, already.
     #[error("the record is held already")]
     Duplicate,
-    /// The author signed two records for one place; the proof is kept, the record refused.
-    #[error("two records at place {seq} of one chain")]
+    /// The author signed one more record for a place that has others, and more such branches are held than
+    /// [`limits::BRANCHES`](meshwork_protocol::limits::BRANCHES).
+    #[error("one record too many at place {seq} of one chain")]
     Equivocation {
         /// The chain.
         chain: ChainId,
@@ -36,6 +37,17 @@ pub enum ReceiveError {
         /// Place of the record.
         want: u64,
     },
+    /// Waits: it goes on from another record than is held before its place.
+    #[error("goes on from another record before place {seq} of its chain than is held")]
+    Sidestep {
+        /// The chain.
+        chain: ChainId,
+        /// Place of the record.
+        seq: u64,
+    },
+    /// What it names as its predecessor is not at the place before it.
+    #[error("the predecessor is no record of the place before")]
+    BadPrev,
     /// Waits: records that it builds on are missing.
     #[error("{} records that it builds on are missing", .0.len())]
     MissingDeps(Vec<RecordId>),
@@ -69,7 +81,8 @@ impl ReceiveError {
 
     /// Whether the record waits and may still be admitted.
     pub fn waits(&self) -> bool {
-        matches!(self, ReceiveError::Gap { .. } | ReceiveError::MissingDeps(_) | ReceiveError::NeedControl(_))
+        use ReceiveError::{Gap, MissingDeps, NeedControl, Sidestep};
+        matches!(self, Gap { .. } | Sidestep { .. } | MissingDeps(_) | NeedControl(_))
     }
 }
 
@@ -86,8 +99,14 @@ pub struct ReceiveCounters {
     pub not_subscribed: u64,
     /// [`ReceiveError::Duplicate`].
     pub duplicate: u64,
+    /// Admitted as another branch of its chain.
+    pub branch: u64,
     /// [`ReceiveError::Equivocation`].
     pub equivocation: u64,
+    /// [`ReceiveError::Sidestep`].
+    pub sidestep: u64,
+    /// [`ReceiveError::BadPrev`].
+    pub bad_prev: u64,
     /// [`ReceiveError::Gap`].
     pub gap: u64,
     /// [`ReceiveError::MissingDeps`].
@@ -124,6 +143,8 @@ impl ReceiveCounters {
             ReceiveError::NotSubscribed => &mut self.not_subscribed,
             ReceiveError::Duplicate => &mut self.duplicate,
             ReceiveError::Equivocation { .. } => &mut self.equivocation,
+            ReceiveError::Sidestep { .. } => &mut self.sidestep,
+            ReceiveError::BadPrev => &mut self.bad_prev,
             ReceiveError::Gap { .. } => &mut self.gap,
             ReceiveError::MissingDeps(_) => &mut self.missing_deps,
             ReceiveError::NeedControl(_) => &mut self.need_control,

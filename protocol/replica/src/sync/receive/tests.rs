@@ -83,6 +83,17 @@ impl Author {
         epoch: EpochKey,
         change: impl FnOnce(&mut Draft),
     ) -> Verified {
+        self.write_text(device, deps, epoch, "text", change)
+    }
+
+    fn write_text(
+        &mut self,
+        device: u8,
+        deps: &[&Verified],
+        epoch: EpochKey,
+        text: &str,
+        change: impl FnOnce(&mut Draft),
+    ) -> Verified {
         let chain = ChainId::of(&key(device).device_id(), &OBJECT, &Incarnation([0; 8]));
         let (have, prev) = self.intake.chains.head(&chain);
         let deps: Vec<RecordId> = deps.iter().map(|record| record.id()).collect();
@@ -100,7 +111,7 @@ impl Author {
             more: false,
         };
         change(&mut draft);
-        let record = Record::create(&key(device), draft, &epoch, b"text", &mut self.rng).expect("a draft");
+        let record = Record::create(&key(device), draft, &epoch, text.as_bytes(), &mut self.rng).expect("a draft");
         let _ = self.intake.restore(&record);
         record
     }
@@ -180,19 +191,40 @@ fn what_names_unknown_control_waits_for_it() {
 }
 
 #[test]
-fn twins_are_refused_and_proved() {
+fn twins_are_two_branches_that_do_not_stand_by_themselves() {
     let (mut author, mut intake, judge) = (Author::new(), Intake::new(OBJECT), table());
     let mut twin = Author::new();
     let a1 = author.write(1, &[]);
     let other = twin.write_with(1, &[], epoch(1), |draft| draft.more = true);
     let on_other = twin.write(1, &[]);
     assert!(receive(&mut intake, &judge, &a1).refusal.is_none());
-    let fork = Some(ReceiveError::Equivocation { chain: a1.chain(), seq: 1 });
-    assert_eq!(receive(&mut intake, &judge, &on_other).refusal, fork);
-    assert_eq!(receive(&mut intake, &judge, &other).refusal, fork);
-    let proofs: Vec<_> = intake.chains().forks().map(|(chain, proof)| (*chain, proof.seq, proof.held)).collect();
-    assert_eq!(proofs, [(a1.chain(), 1, a1.id())]);
-    assert_eq!(intake.chains().head(&a1.chain()), (1, a1.id()));
+    let sidestep = Some(ReceiveError::Sidestep { chain: a1.chain(), seq: 2 });
+    assert_eq!(receive(&mut intake, &judge, &on_other).refusal, sidestep);
+    let receipt = receive(&mut intake, &judge, &other);
+    let arrivals: Vec<_> = receipt.arrivals.iter().map(|it| (it.record.id(), it.fit, it.standing)).collect();
+    let expected = [(other.id(), Fit::Branch, Standing::Void), (on_other.id(), Fit::Line, Standing::Void)];
+    assert_eq!(arrivals, expected);
+    assert_eq!(intake.chains().head(&a1.chain()), (0, RecordId::NONE));
+    assert_eq!((intake.counters().branch, intake.counters().sidestep), (1, 1));
+}
+
+#[test]
+fn branches_are_bounded_unless_somebody_builds_on_one_more() {
+    let (mut intake, judge) = (Intake::new(OBJECT), table());
+    let twin = |intake: &mut Intake, number: usize| {
+        let record = Author::new().write_text(1, &[], epoch(1), &number.to_string(), |_| ());
+        receive(intake, &judge, &record).refusal.is_some()
+    };
+    let refused: Vec<_> = (0..limits::BRANCHES + 3).map(|number| twin(&mut intake, number)).collect();
+    assert_eq!(refused.iter().filter(|refused| **refused).count(), 3);
+    assert!(refused.ends_with(&[true, true, true]));
+    assert_eq!((intake.chains().branches().count(), intake.counters().equivocation), (limits::BRANCHES, 3));
+    let late = Author::new().write_text(1, &[], epoch(1), "late", |draft| draft.more = true);
+    let mut other = Author::new();
+    let _ = other.intake.restore(&late);
+    let built = other.write(2, &[&late]);
+    assert_eq!(receive(&mut intake, &judge, &built).refusal, Some(ReceiveError::MissingDeps(vec![late.id()])));
+    assert_eq!(ids(&receive(&mut intake, &judge, &late).arrivals), [late.id(), built.id()]);
 }
 
 #[test]

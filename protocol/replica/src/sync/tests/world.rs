@@ -9,7 +9,7 @@ use meshwork_protocol::{
     id::{ChainId, DeviceId, EpochId, Incarnation, ObjectId, OpId, RecordId},
     key::DeviceKey,
     limits,
-    object::{Draft, Header, Range, Record, RecordKind, Verified},
+    object::{Draft, Fit, Header, Range, Record, RecordKind, Verified},
     seal::{EpochKey, SeedRng},
     time::Timestamp,
     wire::sync::Frame,
@@ -18,7 +18,7 @@ use serde_bytes::ByteBuf;
 
 use super::super::{
     Audience, Input, Landed, Output, Scope, Sync,
-    receive::{Intake, Judge, NotAuthorised, ReceiveError, Standing},
+    receive::{Arrival, Intake, Judge, NotAuthorised, ReceiveError, Standing},
     serve::serve,
 };
 
@@ -86,6 +86,8 @@ pub struct Node {
     pub unstored: VecDeque<(Verified, bool)>,
     pub jobs: Vec<Job>,
     pub links: BTreeSet<DeviceId>,
+    /// Some records are in other chains since what is stored was told.
+    pub forked: bool,
 }
 
 impl Node {
@@ -135,6 +137,7 @@ impl World {
                 unstored: VecDeque::new(),
                 jobs: Vec::new(),
                 links: BTreeSet::new(),
+                forked: false,
                 key,
             };
             let id = node.id();
@@ -198,7 +201,7 @@ impl World {
     fn received(&mut self, id: DeviceId, peer: DeviceId, bytes: Vec<u8>) {
         let Node { intake, control, .. } = self.node(&id);
         let receipt = intake.receive(control, &peer, bytes);
-        self.admitted(id, receipt.arrivals.into_iter().map(|arrival| arrival.record).collect());
+        self.admitted(id, receipt.arrivals);
         if let Some((chain, seq)) = receipt.place {
             self.input(id, Input::Seen { peer, object: OBJECT, chain, seq });
         }
@@ -206,19 +209,21 @@ impl World {
             Some(ReceiveError::NeedControl(_)) => {
                 self.input(id, Input::NeedControl { peer, object: OBJECT });
             }
-            Some(ReceiveError::Equivocation { chain, seq }) => {
-                self.input(id, Input::Forked { peer, object: OBJECT, chain, seq });
+            Some(ReceiveError::Sidestep { chain, seq }) => {
+                self.input(id, Input::Sidestep { peer, object: OBJECT, chain, seq });
             }
             Some(error) if error.is_fault() => self.input(id, Input::Strike { peer }),
             _ => {}
         }
     }
 
-    fn admitted(&mut self, id: DeviceId, records: Vec<Verified>) {
-        for record in records {
-            let taken =
-                Input::Taken { object: OBJECT, chain: record.chain(), seq: record.header().seq, id: record.id() };
-            self.node(&id).unstored.push_back((record, false));
+    fn admitted(&mut self, id: DeviceId, arrivals: Vec<Arrival>) {
+        for Arrival { record, fit, .. } in arrivals {
+            let node = self.node(&id);
+            node.forked |= fit == Fit::Branch;
+            let (chain, seq) = node.intake.chains().place(&record.id()).expect("admitted");
+            let taken = Input::Taken { object: OBJECT, chain, seq, id: record.id() };
+            node.unstored.push_back((record, false));
             self.input(id, taken);
         }
     }
@@ -237,7 +242,7 @@ impl World {
         let news =
             if new[0].0[1].is_multiple_of(2) { new.iter().map(|op| op.0.to_vec()).collect() } else { Vec::new() };
         self.input(id, Input::ControlChanged { object: OBJECT, heads, news, from });
-        self.admitted(id, arrivals.into_iter().map(|arrival| arrival.record).collect());
+        self.admitted(id, arrivals);
     }
 
     /// A node writes a record.
@@ -271,11 +276,16 @@ impl World {
         let node = self.node(&id);
         let mut records = Vec::new();
         for (record, own) in node.unstored.drain(..count.min(node.unstored.len())).collect::<Vec<_>>() {
-            records.push(Landed { chain: record.chain(), seq: record.header().seq, id: record.id(), own });
+            let (chain, seq) = node.intake.chains().place(&record.id()).expect("admitted");
+            records.push(Landed { chain, seq, id: record.id(), own });
             node.log.push(record);
         }
         if !records.is_empty() {
             self.input(id, Input::Appended { object: OBJECT, records });
+        }
+        let node = self.node(&id);
+        if node.unstored.is_empty() && std::mem::take(&mut node.forked) {
+            self.add_object(id);
         }
     }
 

@@ -1,0 +1,148 @@
+//! Chains that turn out to have forked: what was shown goes on to stand, and a device that finds its own chain written
+//! on by another copy of itself begins a new one.
+
+use meshwork_protocol::{
+    id::{ChainId, DeviceId, ObjectId, RecordId},
+    limits,
+    object::{Fit, RecordKind, Verified},
+};
+use rand_core::CryptoRng;
+
+use super::{Event, Object, Output, Replica, Said};
+use crate::sync::{Landed, receive::Arrival};
+
+impl Object {
+    /// Notes that this device wrote a record.
+    pub(super) fn note_written(&mut self, chain: ChainId, seq: u64) {
+        match self.written.iter_mut().find(|(of, _)| *of == chain) {
+            Some((_, newest)) => *newest = seq.max(*newest),
+            None => self.written.push((chain, seq)),
+        }
+    }
+
+    /// Chain and place of a record, where this device wrote it itself.
+    pub(super) fn written_at(&self, record: &Verified) -> Option<(ChainId, u64)> {
+        let (chain, seq) = self.intake.chains().shelf(&record.id())?;
+        self.written.iter().any(|(of, newest)| *of == chain && seq <= *newest).then_some((chain, seq))
+    }
+
+    /// Whether a change of the graph counts, which can go on from one branch of a forked chain only: from the first by
+    /// name of those of which anything stands.
+    pub(super) fn is_graph_line(&self, record: &Verified) -> bool {
+        let chains = self.intake.chains();
+        let Some((mut chain, _)) = chains.place(&record.id()) else { return false };
+        while let Some((stem, base)) = chains.stem(&chain) {
+            let stands = |sibling: &ChainId| self.standing(sibling) > base;
+            if chains.siblings(&chain).filter(stands).min() != Some(chain) {
+                return false;
+            }
+            chain = stem;
+        }
+        true
+    }
+
+    /// The newest record of the line that was held before a branch came with these `arrivals`, as far as it stood.
+    /// None where nothing of it came after the fork.
+    fn line_before(&self, arrival: &Arrival, arrivals: &[Arrival]) -> Option<RecordId> {
+        let chains = self.intake.chains();
+        let (branch, _) = chains.place(&arrival.record.id())?;
+        let (stem, base) = chains.stem(&branch)?;
+        let first = |sibling: &ChainId| chains.record_at(sibling, base + 1).and_then(|id| chains.shelf(&id));
+        let before = chains.siblings(&branch).find(|sibling| first(sibling) == Some((stem, base + 1)))?;
+        let came = arrivals.iter().filter_map(|other| chains.place(&other.record.id()));
+        let held = came.filter(|(chain, _)| *chain == before).map(|(_, seq)| seq - 1).min();
+        let newest = held.unwrap_or(u64::MAX).min(chains.head(&before).0).min(self.standing(&stem));
+        chains.record_at(&before, newest)
+    }
+}
+
+impl Replica {
+    /// A record that this device did not write comes in a chain that it writes: there is another copy of it, or it is
+    /// one that was restored. It signs nothing more there.
+    pub(super) fn notice_copies(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        arrivals: &[Arrival],
+        out: &mut Vec<Output>,
+    ) {
+        let device = self.device.device_id();
+        let current = [self.own_chain(object), ChainId::of(&device, &object, &self.incarnation)];
+        if !arrivals.iter().any(|arrival| current.contains(&arrival.record.chain())) {
+            return;
+        }
+        rng.fill_bytes(&mut self.incarnation.0);
+        tracing::warn!(object = %object.short(), "another copy of this device has written in its name");
+        out.push(Output::Incarnation(self.incarnation));
+        out.push(Output::Event(Event::CopyNoticed(object)));
+    }
+
+    /// A chain has forked. Whoever showed one branch in good faith builds on it, so that it goes on to stand; that is
+    /// stored before the record that shows the fork, which would cut it off.
+    pub(super) fn vouch(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        arrivals: &[Arrival],
+        out: &mut Vec<Output>,
+    ) {
+        let Some(state) = self.objects.get_mut(&object) else { return };
+        let branches: Vec<&Arrival> = arrivals.iter().filter(|arrival| arrival.fit == Fit::Branch).collect();
+        if branches.is_empty() {
+            return;
+        }
+        state.read_again();
+        self.forked.insert(object);
+        let Some(state) = self.objects.get(&object) else { return };
+        let authors: Vec<DeviceId> = branches.iter().map(|branch| branch.record.author()).collect();
+        let mut heads: Vec<RecordId> =
+            branches.iter().filter_map(|branch| state.line_before(branch, arrivals)).collect();
+        heads.sort_unstable();
+        heads.dedup();
+        for author in authors.into_iter().filter(|author| *author != self.device.device_id()) {
+            out.push(Output::Event(Event::ChainForked { object, device: author }));
+        }
+        if heads.is_empty() || !self.may_write(object) {
+            return;
+        }
+        for deps in heads.chunks(limits::RECORD_DEPS) {
+            let joined = self
+                .ensure_epoch(rng, object)
+                .and_then(|()| self.append(rng, object, (RecordKind::Join, &[], false), deps.to_vec()));
+            if let Err(error) = joined {
+                tracing::warn!(%error, object = %object.short(), "what was shown of a forked chain is not vouched for");
+            }
+        }
+        self.judge_again(object);
+    }
+
+    /// Tells the sync machine anew of the objects in which chains forked, once all that is held of them is stored.
+    pub(super) fn announce_forked(&mut self) {
+        let unsaid = self.unsaid.values().flatten();
+        let waits: Vec<ObjectId> = unsaid
+            .filter_map(|said| match said {
+                Said::Record { object, .. } => Some(*object),
+                Said::Control { .. } => None,
+            })
+            .collect();
+        let signed = self.signed.iter().any(|entry| matches!(entry, super::Stored::Record { .. }));
+        let ready: Vec<ObjectId> =
+            self.forked.iter().filter(|object| !signed && !waits.contains(object)).copied().collect();
+        for object in ready {
+            self.forked.remove(&object);
+            self.announced.push(object);
+        }
+    }
+
+    /// Chains may have forked while records were being stored.
+    pub(super) fn rename_landed(&self, object: ObjectId, records: &mut Vec<Landed>) {
+        let Some(state) = self.objects.get(&object) else { return };
+        let chains = state.intake.chains();
+        for landed in records.iter_mut() {
+            if let Some((chain, seq)) = chains.place(&landed.id) {
+                (landed.chain, landed.seq) = (chain, seq);
+            }
+        }
+        records.sort_by_key(|landed| landed.seq);
+    }
+}
