@@ -2,8 +2,10 @@
 
 use std::{fs, path::PathBuf};
 
-use meshwork_tests::device::{Device, tree, wait_equal, wait_for};
+use meshwork_tests::device::{Device, figure, noise, tree, wait_equal, wait_for};
 use serde_json::Value;
+
+use super::secrecy::Capture;
 
 /// Laptop, desktop and phone with one folder. The phone knows the desktop only; both were made admins or let
 /// in by the one before.
@@ -82,13 +84,32 @@ fn what_a_removed_device_wrote_since_is_in_quarantine() {
 
     // It is sent nothing any more, neither content nor statement.
     let before = log_bytes(&mesh.phone);
-    fs::write(at_laptop.join("secret"), "not for the phone").expect("written");
+    let port = |device: &Device| device.address().rsplit(':').next().expect("a port").to_owned();
+    let captures = mesh.laptop.dir("captures");
+    let [of_phone, of_desktop] = [&mesh.phone, &mesh.desktop].map(|device| {
+        let file = captures.join(port(device));
+        (Capture::start(&file, &format!("port {}", port(device))), file)
+    });
+    let secret = noise(7, 4 << 20);
+    fs::write(at_laptop.join("secret"), &secret).expect("written");
     wait_equal(at_laptop, at_desktop);
     wait_for("the phone to be alone", || {
         mesh.phone.mesh(&["status"]).is_ok_and(|status| status["peers"] == Value::Array(Vec::new())).then_some(())
     });
+    let bytes = |(capture, file): (Capture, PathBuf)| {
+        capture.stop();
+        fs::metadata(file).expect("a capture").len()
+    };
+    let (to_phone, to_desktop) = (bytes(of_phone), bytes(of_desktop));
+    figure("removed_device_captured", to_phone, "bytes");
+    // The direct connection for large contents has a port of its own.
+    assert!(to_phone < 1 << 20, "{to_phone} bytes to and from the phone, {to_desktop} of the desktop");
+    assert!(to_desktop > 0, "the capture sees what devices of the mesh say to each other");
     assert!(!at_phone.join("secret").exists());
     assert_eq!(log_bytes(&mesh.phone), before, "the phone was told something");
+    let secret = blake3::hash(&secret);
+    assert!(!tree(&mesh.phone.home()).values().flatten().any(|held| *held == secret), "the phone has its content");
+    assert!(tree(at_desktop).values().flatten().any(|held| *held == secret), "the desktop has it");
 
     // All of it outlives a restart.
     mesh.desktop.kill();

@@ -1,6 +1,7 @@
 //! Two devices as real processes on loopback.
 
 mod authority;
+mod copies;
 mod folder;
 mod pairing;
 mod recovery;

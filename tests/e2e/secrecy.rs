@@ -13,21 +13,22 @@ const NAME: &str = "tax-return-of-nobody";
 const MARKER: &str = "the quick brown marker jumps over the lazy capture";
 
 /// Captures loopback into a file until it is stopped.
-struct Capture {
+pub(super) struct Capture {
     process: Child,
 }
 
 impl Capture {
-    fn start(file: &Path) -> Capture {
+    /// Everything, where the filter is empty.
+    pub(super) fn start(file: &Path, filter: &str) -> Capture {
         let mut command = Command::new("tcpdump");
-        // All of loopback, with room for a burst: a large file travels on a connection of its own.
-        command.args(["-i", "lo", "-U", "-B", "262144", "-w"]).arg(file);
+        // With room for a burst: a large file travels on a connection of its own.
+        command.args(["-i", "lo", "-U", "-B", "262144", "-w"]).arg(file).args(filter.split_whitespace());
         let process = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("tcpdump is installed");
         wait_for("the capture to begin", || fs::metadata(file).is_ok_and(|meta| meta.len() >= 24).then_some(()));
         Capture { process }
     }
 
-    fn stop(mut self) {
+    pub(super) fn stop(mut self) {
         let pid = self.process.id().to_string();
         let stopped = Command::new("kill").args(["-INT", &pid]).status().expect("kill runs");
         assert!(stopped.success(), "the capture ends");
@@ -45,7 +46,7 @@ fn a_capture_holds_no_name_and_no_content() {
     let (laptop, desktop) = (Device::start("laptop"), Device::start("desktop"));
     let captures = laptop.dir("captures");
     let sealed = captures.join("sealed.pcap");
-    let capture = Capture::start(&sealed);
+    let capture = Capture::start(&sealed, "");
     laptop.pair(&desktop);
     let from = laptop.dir("Notes");
     // By hand: 10,000 files and a gibibyte.
@@ -72,7 +73,7 @@ fn a_capture_holds_no_name_and_no_content() {
     let plain = captures.join("plain.pcap");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    let capture = Capture::start(&plain);
+    let capture = Capture::start(&plain, "");
     let sender = std::thread::spawn(move || {
         let mut stream = std::net::TcpStream::connect(address).expect("connected");
         stream.write_all(format!("{NAME} {MARKER}").as_bytes()).expect("sent");

@@ -27,7 +27,7 @@ const REPEATED: u64 = 10;
 const LINES: usize = 60;
 
 /// What must have happened at least once in a whole run.
-const MUST_HAPPEN: [&str; 39] = [
+const MUST_HAPPEN: [&str; 40] = [
     "conflict placed",
     "directory put back",
     "fault: crash",
@@ -39,6 +39,7 @@ const MUST_HAPPEN: [&str; 39] = [
     "fault: frame lost",
     "fault: frame repeated out of order",
     "fault: heal",
+    "fault: home put back",
     "fault: look everywhere",
     "fault: partition",
     "fault: rows lost",

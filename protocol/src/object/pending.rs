@@ -56,6 +56,11 @@ impl Pending {
         self.waiting.contains_key(id)
     }
 
+    /// A record that waits.
+    pub fn get(&self, id: &RecordId) -> Option<&Verified> {
+        self.waiting.get(id).map(|waiting| &waiting.record)
+    }
+
     /// Whether a record of another device waits for this one.
     pub fn is_needed(&self, record: &Verified) -> bool {
         let waiting = self.by_need.get(&Need::Record(record.id())).into_iter().flatten();

@@ -127,6 +127,18 @@ pub struct Fetching {
     pub outcomes: Vec<(ContentId, meshwork_replica::transfer::Outcome)>,
 }
 
+/// A home as it was once, to be put back.
+pub struct Backup {
+    /// Entries of the log.
+    pub log: usize,
+    /// The rows.
+    pub rows: Rows,
+    /// The keys.
+    pub secrets: Secrets,
+    /// Whether the folder had a place.
+    pub mapped: bool,
+}
+
 /// What makes a device itself.
 #[derive(Clone)]
 pub struct Secrets {
@@ -196,6 +208,8 @@ pub struct Device {
     pub displaced: Vec<ContentId>,
     /// Newest own place handed to the store.
     pub own_seq: BTreeMap<ChainId, u64>,
+    /// Its home as it was at an earlier start.
+    pub backup: Option<Backup>,
     /// What files held before, for a planted bug.
     pub before: BTreeMap<Path, Vec<u8>>,
 }

@@ -78,7 +78,7 @@ fn difference(one: &BTreeMap<Path, Thing>, other: &BTreeMap<Path, Thing>) -> Opt
 fn trees(world: &mut World) -> Option<String> {
     let first = on_disk(world, 0);
     if world.devices[0].replica.as_ref().is_some_and(|replica| !world.gone(replica).is_empty()) {
-        world.counts.add("content gone with a removed device");
+        world.counts.add("content gone with a device");
         let first = viewed(world, 0)?;
         let others = (1..world.devices.len()).filter(|device| !world.is_apart(*device));
         let mut differing = others.filter_map(|device| difference(&first, &viewed(world, device)?));

@@ -49,7 +49,6 @@ pub struct Scene<'a> {
 /// A record that it signed, to make a twin of.
 struct Written {
     draft: Draft,
-    record: Verified,
 }
 
 /// The malicious device.

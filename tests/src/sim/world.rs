@@ -152,6 +152,8 @@ pub struct World {
     pub removed: bool,
     /// The removal was lost in a crash and made once more: what the malicious one granted in between stands.
     pub removed_late: bool,
+    /// Devices whose home was put back from a backup: they may have signed a place twice.
+    pub put_back: BTreeSet<usize>,
     /// What the malicious device does.
     pub malice: Option<Box<Malice>>,
     /// Contents that the leaver's user closed: what came after its removal may be gone.
@@ -378,12 +380,14 @@ impl World {
         digests.len() == 1
     }
 
-    /// Contents that a replica's feed shows and that only the device apart has, or nobody.
+    /// Contents that a replica's feed shows and that only the device apart has, or nobody: a user gave them up on a
+    /// device whose home was put back before it told anybody.
     pub fn gone(&self, replica: &Replica) -> BTreeSet<ContentId> {
-        let Some(apart) = self.apart() else {
+        let apart = self.apart();
+        if apart.is_none() && self.put_back.is_empty() {
             return BTreeSet::new();
-        };
-        let there = self.devices[apart].disk.contents();
+        }
+        let there = apart.map(|apart| self.devices[apart].disk.contents()).unwrap_or_default();
         let here: BTreeSet<ContentId> = (0..self.devices.len())
             .filter(|device| !self.is_apart(*device))
             .flat_map(|device| self.devices[device].disk.contents())
@@ -422,6 +426,10 @@ impl World {
         for replica in self.devices.iter().filter_map(|device| device.replica.as_ref()) {
             let held = replica.quarantined(self.folder).map(|record| (record.chain, record.seq));
             text += &format!("\n  quarantined: {:?}", held.collect::<Vec<_>>());
+            if let Some(intake) = replica.intake(self.folder).filter(|intake| !intake.pending().is_empty()) {
+                let needs: Vec<_> = intake.pending().needs().collect();
+                text += &format!(", {} wait for {needs:?}, {:?}", intake.pending().len(), intake.counters());
+            }
         }
         text += &self.differences();
         for ((one, other), link) in &self.links {

@@ -302,6 +302,10 @@ impl Round {
             };
             match outcome {
                 Hashed::Unstable | Hashed::Missing => drop(self.ready.again.insert(above.to_vec())),
+                // Another file has taken its name since: where the one listed is now, only a new listing tells.
+                Hashed::Content { fingerprint, .. } if fingerprint.inode != file.fingerprint.inode => {
+                    self.ready.again.insert(above.to_vec());
+                }
                 Hashed::Unreadable(reason) => self.ready.problems.push((file.path.clone(), reason)),
                 Hashed::Content { fingerprint, content, manifest } => {
                     let shown = view.entry(file.at, name).as_ref().and_then(Entry::file).cloned();

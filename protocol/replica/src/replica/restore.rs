@@ -150,6 +150,10 @@ impl Replica {
             }
         }
         self.announced.extend(self.followed().into_iter().map(ObjectId::from));
+        // The statement of a newcomer may have outlived a crash that what was sealed to him then did not.
+        if let Err(error) = self.supplement(rng, &mut out) {
+            tracing::warn!(%error, "keys could not be sealed to new readers");
+        }
         self.settle(now, rng, &mut out);
         out.push(Output::PeersChanged);
         out

@@ -61,7 +61,7 @@ impl Sync {
         };
         for range in &ranges {
             if let Some(probe) = view.probes.get_mut(&range.chain) {
-                probe.asked |= probe.range() == (range.first, range.last);
+                probe.asked |= probe.range() == Some((range.first, range.last));
             }
         }
         let from = ranges.iter().map(|range| (range.chain, local.taken.seq(&range.chain))).collect();
@@ -101,8 +101,9 @@ impl Sync {
                     view.pause(*chain, now, at);
                 }
             }
-            for probe in view.probes.values_mut().filter(|probe| probe.asked && !nothing) {
-                *probe = probe.found();
+            let asked = |(chain, probe): &(&ChainId, &mut Probe)| probe.asked && fetch.from.contains_key(*chain);
+            for (_, probe) in view.probes.iter_mut().filter(asked) {
+                if nothing { probe.pause(now) } else { probe.found() }
             }
             self.counters.fruitless += u64::from(nothing);
         }
@@ -210,9 +211,11 @@ fn lacking(local: &Local, view: &View, now: Timestamp) -> (Vec<Range>, Option<Ti
         }
     }
     for (chain, probe) in view.probes.iter().filter(|(_, probe)| !probe.asked) {
-        let (first, last) = probe.range();
+        let Some((first, last)) = probe.range() else { continue };
         ranges.retain(|range| range.chain != *chain);
-        if ranges.len() < limits::SYNC_RANGES {
+        if now < probe.until {
+            retry = retry.into_iter().chain([probe.until]).min();
+        } else if ranges.len() < limits::SYNC_RANGES {
             ranges.push(Range { chain: *chain, first, last, after: Prefix::default() });
         }
     }

@@ -95,31 +95,53 @@ pub(super) struct Pause {
 /// admitted, then up again.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Probe {
-    /// The place asked for.
+    /// The place asked for on the way down.
     pub(super) at: u64,
     /// A place above it at which the peer is known to be on another branch.
     pub(super) beyond: u64,
-    /// Whether what lies between is asked for.
-    pub(super) upward: bool,
+    way: Way,
     pub(super) asked: bool,
+    /// Not to be asked for before, because that brought nothing so many times.
+    pub(super) until: Timestamp,
+    tries: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Down,
+    /// What lies between is asked for.
+    Up,
+    /// It stays, so that it is not begun again.
+    Over,
 }
 
 impl Probe {
     /// At a place where the peer's record is another one, or goes on from another one.
     pub(super) fn below(seq: u64, step: u64) -> Self {
-        Probe { at: seq.saturating_sub(step).max(1), beyond: seq, upward: false, asked: false }
+        let at = seq.saturating_sub(step).max(1);
+        Probe { at, beyond: seq, way: Way::Down, asked: false, until: Timestamp(0), tries: 0 }
     }
 
-    /// The places asked for.
-    pub(super) fn range(&self) -> (u64, u64) {
-        if self.upward { (self.at + 1, self.beyond.saturating_sub(1)) } else { (self.at, self.at) }
+    /// The places to be asked for, if any.
+    pub(super) fn range(&self) -> Option<(u64, u64)> {
+        match self.way {
+            Way::Down => Some((self.at, self.at)),
+            Way::Up => Some((self.at + 1, self.beyond.saturating_sub(1))).filter(|(first, last)| first <= last),
+            Way::Over => None,
+        }
     }
 
-    /// The record asked for is here: what lies between is next, if there is anything. A search that is over stays, so
-    /// that it is not begun again.
-    pub(super) fn found(self) -> Self {
-        let up = Probe { upward: true, ..self };
-        Probe { asked: self.upward || up.range().0 > up.range().1, ..up }
+    /// What was asked for is here: what lies between is next, if there is anything.
+    pub(super) fn found(&mut self) {
+        let way = if self.way == Way::Down { Way::Up } else { Way::Over };
+        *self = Probe { way, asked: false, until: Timestamp(0), tries: 0, ..*self };
+    }
+
+    /// The question brought nothing.
+    pub(super) fn pause(&mut self, now: Timestamp) {
+        self.asked = false;
+        self.until = now + limits::WANT_PAUSE.saturating_mul(1 << self.tries.min(16)).min(limits::WANT_PAUSE_MAX);
+        self.tries += 1;
     }
 }
 

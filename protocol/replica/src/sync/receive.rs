@@ -182,7 +182,12 @@ impl Intake {
         let id = decoded.id();
         if self.chains.contains(&id) || self.pending.contains(&id) {
             let place = self.chains.place(&id).unwrap_or((decoded.chain(), header.seq));
-            return Err((ReceiveError::Duplicate, Some(place)));
+            // Whoever sends it may have what it waits for, also where it came from somebody else before.
+            let sidestep = match self.pending.get(&id).map(|waiting| self.chains.check(waiting)) {
+                Some(Err(ChainError::Sidestep { chain, seq })) => Some(ReceiveError::Sidestep { chain, seq }),
+                _ => None,
+            };
+            return Err((sidestep.unwrap_or(ReceiveError::Duplicate), Some(place)));
         }
         decoded.verify().map_err(|error| (ReceiveError::Malformed(error), None))
     }

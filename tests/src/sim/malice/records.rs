@@ -228,7 +228,7 @@ impl Malice {
         let record = self.sign(fate, &self.key, draft.clone(), text)?;
         self.chains.get_mut(&draft.object)?.accept(&record).ok()?;
         if draft.object == self.folder {
-            self.written.push(Written { draft, record: record.clone() });
+            self.written.push(Written { draft });
         }
         Some(record)
     }

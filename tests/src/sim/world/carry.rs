@@ -1,8 +1,11 @@
 //! Inputs into replicas, their outputs carried out, the store, and the life of processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use meshwork_protocol::id::RecordKey;
+use meshwork_protocol::{
+    id::{ChainId, RecordKey},
+    object::Verified,
+};
 use meshwork_replica::{
     feed::Value,
     folder,
@@ -11,7 +14,7 @@ use meshwork_replica::{
 
 use super::{Event, MS, World};
 use crate::sim::{
-    device::{Fetching, Job, Lot},
+    device::{Backup, Fetching, Job, Lot},
     network::Outgoing,
     planted::Planted,
 };
@@ -195,8 +198,10 @@ impl World {
         for entry in entries {
             if let Stored::Record { chain, seq, id, bytes, .. } = entry {
                 self.devices[device].records.insert((*chain, *seq), bytes.clone());
+                let author = Verified::trusted(bytes.clone()).ok().and_then(|it| self.index.get(&it.author()).copied());
+                let may_fork = author.is_none_or(|it| self.is_malicious(it) || self.put_back.contains(&it));
                 let known = *self.durable.entry((*chain, *seq)).or_insert(*id);
-                if known != *id {
+                if known != *id && !may_fork {
                     self.fail(format!(
                         "two records at place {seq} of one chain, the second durable on device {device}"
                     ));
@@ -282,8 +287,39 @@ impl World {
         self.at(down, Event::Start(device));
     }
 
+    /// While a process is down its home may be put back to what it was at an earlier start.
+    fn put_back(&mut self, device: usize) {
+        // Who removes somebody, or is removed, would have to do so again.
+        if self.calm || self.leaver.is_some_and(|leaver| device == 0 || device == leaver) {
+            return;
+        }
+        let backup = self.devices[device].backup.take();
+        if let Some(backup) = backup.filter(|_| self.fate.once_in(2)) {
+            self.counts.add("fault: home put back");
+            self.put_back.insert(device);
+            let entry = &mut self.devices[device];
+            entry.log.truncate(backup.log);
+            let kept: BTreeSet<(ChainId, u64)> = entry
+                .log
+                .iter()
+                .filter_map(|stored| match stored {
+                    Stored::Record { chain, seq, .. } => Some((*chain, *seq)),
+                    Stored::Control { .. } => None,
+                })
+                .collect();
+            entry.records.retain(|place, _| kept.contains(place));
+            (entry.rows, entry.secrets, entry.mapped) = (vec![backup.rows], backup.secrets, backup.mapped);
+        } else if self.fate.once_in(2) {
+            let entry = &mut self.devices[device];
+            let rows = entry.rows.last().cloned().unwrap_or_default();
+            let (log, secrets, mapped) = (entry.log.len(), entry.secrets.clone(), entry.mapped);
+            entry.backup = Some(Backup { log, rows, secrets, mapped });
+        }
+    }
+
     /// A process starts from what was durable.
     pub(super) fn start(&mut self, device: usize) {
+        self.put_back(device);
         let (mesh, folder) = (self.mesh, self.folder);
         let survives = self.fate.index(self.devices[device].rows.len());
         if survives + 1 < self.devices[device].rows.len() {

@@ -239,7 +239,11 @@ fn short(bytes: &[u8]) -> String {
             format!("statements of {}, done {done}: {:?}", object.short(), ids.collect::<Vec<_>>())
         }
         Ok(Frame::Records { object, records }) => format!("{} records of {}", records.len(), object.short()),
-        Ok(Frame::Want { object, ranges }) => format!("Want of {} for {} chains", object.short(), ranges.len()),
+        Ok(Frame::Want { object, ranges }) => {
+            let ranges: Vec<_> =
+                ranges.iter().map(|it| format!("{} {}..{}", it.chain.short(), it.first, it.last)).collect();
+            format!("Want of {}: {}", object.short(), ranges.join(", "))
+        }
         Ok(frame) => frame.name().to_owned(),
         Err(error) => error.to_string(),
     }

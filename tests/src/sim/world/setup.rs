@@ -52,6 +52,7 @@ impl World {
             leaver,
             removed: false,
             removed_late: false,
+            put_back: BTreeSet::new(),
             malice: None,
             by_leaver: BTreeSet::new(),
             counts: Counts::default(),
@@ -238,6 +239,7 @@ fn device(fate: &mut Fate, planted: Option<Planted>) -> Device {
         seen: BTreeSet::new(),
         displaced: Vec::new(),
         own_seq: BTreeMap::new(),
+        backup: None,
         before: BTreeMap::new(),
     }
 }
