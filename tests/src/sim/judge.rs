@@ -16,7 +16,11 @@ use meshwork_protocol::{
     id::{ChainId, ContentId, DeviceId, RecordKey},
     limits,
 };
-use meshwork_replica::{feed::Entry, folder::observed::Path, replica::Replica};
+use meshwork_replica::{
+    feed::Entry,
+    folder::observed::Path,
+    replica::{Quarantined, Replica},
+};
 
 use super::{
     disk::{Shown, content_of},
@@ -175,7 +179,10 @@ fn malice(world: &mut World) -> Option<String> {
         if !members.is_superset(&honest) || world.removed && strangers {
             return Some(format!("the mesh of device {number} is {members:?}"));
         }
-        if let Some(held) = replica.quarantined(world.folder).find(|held| honest.contains(&held.device)) {
+        // A place that a device has signed twice without knowing either any more stays there.
+        let forgetful: BTreeSet<DeviceId> = world.put_back.iter().map(|device| world.devices[*device].id).collect();
+        let is_wrong = |held: &&Quarantined| honest.contains(&held.device) && !forgetful.contains(&held.device);
+        if let Some(held) = replica.quarantined(world.folder).find(is_wrong) {
             return Some(format!("device {number} has quarantined place {} of an honest device", held.seq));
         }
         quarantined += replica.quarantined(world.folder).count();
@@ -190,7 +197,7 @@ fn malice(world: &mut World) -> Option<String> {
             return Some(format!("device {number}: {reason}"));
         }
     }
-    let forked = world.malice.as_ref().is_some_and(|malice| malice.forked);
+    let forked = world.malice.as_ref().is_some_and(|malice| malice.forked) || !world.put_back.is_empty();
     if !world.removed && !forked && quarantined > 0 {
         return Some("records are quarantined though nobody was removed".to_owned());
     }
