@@ -135,7 +135,7 @@ impl Replica {
     }
 
     /// Chains may have forked while records were being stored.
-    pub(super) fn rename_landed(&self, object: ObjectId, records: &mut Vec<Landed>) {
+    pub(super) fn rename_landed(&self, object: ObjectId, records: &mut [Landed]) {
         let Some(state) = self.objects.get(&object) else { return };
         let chains = state.intake.chains();
         for landed in records.iter_mut() {

@@ -203,7 +203,7 @@ impl Chains {
 
     /// Past `at.base` what was the stem is the chain at `new` now.
     fn rename_contexts(&mut self, at: Branch, new: u32) {
-        let mut renamed: BTreeMap<(usize, bool), Arc<[(u32, u64)]>> = BTreeMap::new();
+        let mut renamed = BTreeMap::new();
         for entry in &mut self.records {
             let inside = entry.chain == new;
             let known = (entry.context.as_ptr() as usize, inside);
