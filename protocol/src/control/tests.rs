@@ -1,8 +1,12 @@
 //! Tests of the control log as a whole.
 
+mod definition;
 mod epochs;
 mod histories;
+mod judges;
 mod objects;
+mod orders;
+mod records;
 mod statements;
 mod vectors;
 
