@@ -1,6 +1,7 @@
 //! Tests of the control log as a whole.
 
 mod definition;
+mod epoch_judges;
 mod epochs;
 mod histories;
 mod judges;
