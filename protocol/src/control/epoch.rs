@@ -272,7 +272,8 @@ impl Holders {
             .collect();
         loop {
             let mut grown = false;
-            for (stands, entry, id, seals) in &handed {
+            // Newest first: so what is wrapped over many epochs is found at once.
+            for (stands, entry, id, seals) in handed.iter().rev() {
                 let author = entry.author().into();
                 if *stands || self.hold(*id, author) {
                     grown |= self.add(*id, seals.iter().map(|sealed| sealed.device));

@@ -99,6 +99,11 @@ impl Member {
         self.keyring.key(log, epoch).is_some()
     }
 
+    /// How many operations it holds.
+    fn operations(&self) -> usize {
+        self.control.logs().map(ControlLog::len).sum()
+    }
+
     fn sign(&mut self, log: ObjectId, act: Act) {
         let signed = self.control.sign(&device(self.number), log, act).unwrap();
         assert!(matches!(self.control.insert_operation(signed), Ok(Inserted::Added(_))));
@@ -196,10 +201,7 @@ impl<'a> World<'a> {
     fn keep_keys(&mut self, at: usize) -> Judged<bool> {
         let (log, mut random) = (self.log, self.random());
         let member = &mut self.members[at];
-        let (id, held) = (
-            member.id(),
-            member.control.log(self.mesh).unwrap().len() + member.control.log(self.object).unwrap().len(),
-        );
+        let (id, held) = (member.id(), member.operations());
         member.control.open_epochs(log, id, &member.seal, &mut member.keyring);
         if !self.is_reader(at, at) {
             return Ok(false);
@@ -222,8 +224,7 @@ impl<'a> World<'a> {
                 member.sign(log, act);
             }
         }
-        let now = member.control.log(self.mesh).unwrap().len() + member.control.log(self.object).unwrap().len();
-        Ok(now > held)
+        Ok(member.operations() > held)
     }
 
     /// Publishes the seal key: once, and again when a seal does not open.
@@ -248,29 +249,29 @@ impl<'a> World<'a> {
     /// The epoch to write under, with all rules or without one.
     fn choice(&self, at: usize) -> Option<EpochId> {
         let (member, log) = (&self.members[at], self.log);
-        let evaluation = member.control.evaluation(log).unwrap();
         match self.off {
-            Some(Rule::Recipients | Rule::Wrapped) => {
-                let readers =
-                    |seals: &[SealedKey]| seals.iter().all(|sealed| evaluation.roster.reading.contains(&sealed.device));
+            Some(Rule::Recipients) => self.newest(at, |_| true),
+            Some(Rule::Wrapped) => {
+                let reading = &member.control.evaluation(log)?.roster.reading;
                 let handed = handed_out(&member.control, log);
-                let clean = |id: EpochId| {
-                    handed.iter().filter(|(_, other, _)| *other == id).all(|(_, _, seals)| readers(seals))
-                };
-                let mut known: Vec<(u32, EpochId)> = evaluation
-                    .standing(member.control.log(log).unwrap())
-                    .filter_map(|entry| match entry.op.act {
-                        Act::Epoch { id, n, .. } => Some((n, id)),
-                        _ => None,
-                    })
-                    .filter(|(_, id)| member.holds(log, *id) && (self.off == Some(Rule::Recipients) || clean(*id)))
-                    .collect();
-                known.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-                known.first().map(|(_, id)| *id)
+                self.newest(at, |id| {
+                    let mut seals = handed.iter().filter(|(_, other, _)| *other == id).flat_map(|(.., seals)| *seals);
+                    seals.all(|sealed| reading.contains(&sealed.device))
+                })
             }
-            Some(Rule::Openable) => evaluation.epochs.first().copied(),
+            Some(Rule::Openable) => member.control.evaluation(log)?.epochs.first().copied(),
             _ => member.control.write_epoch(log, &member.keyring),
         }
+    }
+
+    /// The newest of the standing epochs that a device holds and that are good enough.
+    fn newest(&self, at: usize, good: impl Fn(EpochId) -> bool) -> Option<EpochId> {
+        let (member, log) = (&self.members[at], self.log);
+        let standing: BTreeSet<OpId> =
+            member.control.evaluation(log)?.standing(member.control.log(log)?).map(Entry::id).collect();
+        let mut known = known_epochs(&member.control, log);
+        known.retain(|(op, id, _)| standing.contains(op) && member.holds(log, *id) && good(*id));
+        known.into_iter().max_by_key(|(_, id, n)| (*n, std::cmp::Reverse(*id))).map(|(_, id, _)| id)
     }
 
     fn write(&mut self, at: usize, epoch: EpochId) -> Judged<()> {
@@ -306,58 +307,41 @@ impl<'a> World<'a> {
     /// The malicious one, member or not, mints or seals, truly or not.
     fn misbehave(&mut self, at: usize) {
         let (log, mut random) = (self.log, self.random());
-        let Self { members, dice, .. } = self;
-        let readers: Vec<Reader> = members
-            .iter()
-            .filter(|_| dice.below(2) == 0)
-            .map(|member| reader(&members[at], self.mesh, member))
-            .collect();
-        let member = &mut members[at];
-        let (id, seal) = (member.id(), &member.seal);
-        member.control.open_epochs(log, id, seal, &mut member.keyring);
-        let known: Vec<(OpId, EpochId, u32)> = member
-            .control
-            .log(log)
-            .unwrap()
-            .entries()
-            .iter()
-            .filter_map(|entry| match entry.op.act {
-                Act::Epoch { id, n, .. } => Some((entry.id, id, n)),
-                _ => None,
-            })
-            .collect();
-        let held: Vec<&(OpId, EpochId, u32)> = known.iter().filter(|(_, id, _)| member.holds(log, *id)).collect();
-        let convergence =
-            member.keyring.convergence(log).cloned().unwrap_or_else(|| Convergence::generate(&mut random));
-        let supplemented = dice.one(&held).filter(|_| dice.below(3) == 0);
+        let readers = self.some_devices(at);
+        let member = &mut self.members[at];
+        member.control.open_epochs(log, device(member.number).device_id(), &member.seal, &mut member.keyring);
+        let (keyring, known) = (member.keyring.clone(), known_epochs(&member.control, log));
+        let held: Vec<_> = known.iter().filter(|(_, id, _)| keyring.key(log, *id).is_some()).copied().collect();
+        let supplemented = self.dice.one(&held).filter(|_| self.dice.below(3) == 0);
         let rubbish = EpochKey::generate(&mut random);
-        let parents: Vec<(OpId, EpochId, &EpochKey)> = known
-            .iter()
-            .rev()
-            .take(limits::EPOCH_PARENTS)
-            .map(|(op, id, _)| (*op, *id, member.keyring.key(log, *id).unwrap_or(&rubbish)))
-            .collect();
-        let n = 1 + known
-            .iter()
-            .filter(|(op, ..)| parents.iter().any(|parent| parent.0 == *op))
-            .map(|(.., n)| *n)
-            .max()
-            .unwrap_or(0);
-        let key = supplemented.and_then(|(_, id, _)| member.keyring.key(log, *id)).unwrap_or(&rubbish);
+        let secret = |id: EpochId| keyring.key(log, id).unwrap_or(&rubbish);
+        let newest = || known.iter().rev().take(limits::EPOCH_PARENTS);
+        let parents: Vec<_> = newest().map(|(op, id, _)| (*op, *id, secret(*id))).collect();
+        let n = 1 + newest().map(|(.., n)| *n).max().unwrap_or(0);
+        let key = supplemented.map_or(&rubbish, |(_, id, _)| secret(id));
+        let convergence = keyring.convergence(log).cloned().unwrap_or_else(|| Convergence::generate(&mut random));
         let minting = Minting { object: log, n, key, convergence: &convergence };
-        let Ok(Act::Epoch { id: epoch, parents, mut seals, .. }) = minting.act(&mut random, &readers, &parents) else {
+        let Ok(Act::Epoch { id, parents, mut seals, .. }) = minting.act(&mut random, &readers, &parents) else {
             return;
         };
-        for sealed in &mut seals {
-            if dice.below(2) == 0 {
-                sealed.sealed[40] ^= 1;
-            }
+        for sealed in seals.iter_mut().filter(|_| self.dice.below(2) == 0) {
+            sealed.sealed[40] ^= 1;
         }
         let act = match supplemented {
-            Some((op, ..)) => Act::Seal { epoch: *op, seals },
-            None => Act::Epoch { id: epoch, n, parents, seals },
+            Some((epoch, ..)) => Act::Seal { epoch, seals },
+            None => Act::Epoch { id, n, parents, seals },
         };
         self.push_by_force(at, act);
+    }
+
+    /// Devices to seal to, readers or not.
+    fn some_devices(&mut self, by: usize) -> Vec<Reader> {
+        let known = self.members[by].control.readers(self.mesh);
+        let as_reader = |member: &Member| {
+            let unknown = Reader { device: member.id(), seal: member.seal.public(), generation: 1 };
+            known.iter().find(|reader| reader.device == member.id()).copied().unwrap_or(unknown)
+        };
+        self.members.iter().filter(|_| self.dice.below(2) == 0).map(as_reader).collect()
     }
 
     /// Signs under any grant ever given, after the newest operation.
@@ -463,10 +447,13 @@ fn seal_of(number: u8) -> SealKey {
     SealKey::from_bytes(&[number; 32])
 }
 
-/// A device as one to seal to, reader or not.
-fn reader(by: &Member, mesh: ObjectId, member: &Member) -> Reader {
-    let known = by.control.readers(mesh).iter().find(|reader| reader.device == member.id()).copied();
-    known.unwrap_or(Reader { device: member.id(), seal: member.seal.public(), generation: 1 })
+/// The epochs of a log: the operation that mints, the id, the number.
+fn known_epochs(control: &Control, log: ObjectId) -> Vec<(OpId, EpochId, u32)> {
+    let minted = control.log(log).unwrap().entries().iter().filter_map(|entry| match entry.op.act {
+        Act::Epoch { id, n, .. } => Some((entry.id, id, n)),
+        _ => None,
+    });
+    minted.collect()
 }
 
 /// The operations that hand out the key of an epoch.
