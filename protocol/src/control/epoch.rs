@@ -220,30 +220,82 @@ impl Control {
     }
 }
 
-/// The epochs of a log that may be written under by whoever can open them, best first.
+/// The epochs of a log that may be written under by whoever can open them, best first: everybody who may hold them is
+/// a reader.
 pub(super) fn choices(log: &ControlLog, evaluation: &Evaluation) -> Vec<EpochId> {
-    let mut recipients: BTreeMap<EpochId, BTreeSet<DeviceId>> = BTreeMap::new();
     let mut numbers: BTreeMap<EpochId, u32> = BTreeMap::new();
+    let mut holders = Holders::default();
     for entry in evaluation.standing(log) {
-        let Some((id, seals)) = handed_out(log, entry) else {
-            continue;
-        };
-        let known = recipients.entry(id).or_default();
-        known.extend(seals.iter().map(|seal| seal.device));
-        if let Act::Epoch { n, .. } = entry.op.act {
-            known.insert(entry.author().into());
+        if let Act::Epoch { id, n, .. } = entry.op.act {
+            holders.add(id, [entry.author().into()]);
             let largest = numbers.entry(id).or_insert(n);
             *largest = n.max(*largest);
         }
     }
+    holders.close(log, evaluation);
     let reading = &evaluation.roster.reading;
     let mut clean: Vec<(u32, EpochId)> = numbers
         .into_iter()
-        .filter(|(id, _)| recipients.get(id).is_some_and(|known| known.is_subset(reading)))
+        .filter(|(id, _)| holders.0.get(id).is_some_and(|holders| holders.is_subset(reading)))
         .map(|(id, n)| (n, id))
         .collect();
     clean.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
     clean.into_iter().map(|(_, id)| id).collect()
+}
+
+/// Who may hold the secret of each epoch.
+#[derive(Default)]
+struct Holders(BTreeMap<EpochId, BTreeSet<DeviceId>>);
+
+impl Holders {
+    /// Returns whether any of them is new.
+    fn add(&mut self, id: EpochId, devices: impl IntoIterator<Item = DeviceId>) -> bool {
+        let known = self.0.entry(id).or_default();
+        let before = known.len();
+        known.extend(devices);
+        known.len() > before
+    }
+
+    fn hold(&self, id: EpochId, device: DeviceId) -> bool {
+        self.0.get(&id).is_some_and(|known| known.contains(&device))
+    }
+
+    /// Adds to whom the secrets have been handed on: sealed, or wrapped into that of a newer epoch. What does not
+    /// stand has been handed on as well if its author held it; if not, it is rubbish and must not force anybody to
+    /// mint.
+    fn close(&mut self, log: &ControlLog, evaluation: &Evaluation) {
+        let handed: Vec<(bool, &Entry, EpochId, &[SealedKey])> = log
+            .entries()
+            .iter()
+            .zip(&evaluation.standing)
+            .filter_map(|(entry, stands)| handed_out(log, entry).map(|(id, seals)| (*stands, entry, id, seals)))
+            .collect();
+        loop {
+            let mut grown = false;
+            // Newest first: so what is wrapped over many epochs is found at once.
+            for (stands, entry, id, seals) in handed.iter().rev() {
+                let author = entry.author().into();
+                if *stands || self.hold(*id, author) {
+                    grown |= self.add(*id, seals.iter().map(|sealed| sealed.device));
+                }
+                for older in superseded(log, entry) {
+                    if *stands || self.hold(older, author) {
+                        let newer = self.0.get(id).cloned().unwrap_or_default();
+                        grown |= self.add(older, newer);
+                    }
+                }
+            }
+            if !grown {
+                return;
+            }
+        }
+    }
+}
+
+/// The epochs that an operation says to supersede.
+fn superseded<'l>(log: &'l ControlLog, entry: &'l Entry) -> impl Iterator<Item = EpochId> {
+    let parents = as_epoch(entry).map_or(&[] as &[Parent], |epoch| epoch.parents);
+    parents.iter().filter_map(|parent| Some(as_epoch(log.get(parent.epoch)?)?.id))
 }
 
 /// An operation that mints an epoch.

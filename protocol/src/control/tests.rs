@@ -1,8 +1,13 @@
 //! Tests of the control log as a whole.
 
+mod definition;
+mod epoch_judges;
 mod epochs;
 mod histories;
+mod judges;
 mod objects;
+mod orders;
+mod records;
 mod statements;
 mod vectors;
 

@@ -180,3 +180,31 @@ fn concurrent_epochs_meet_again() {
     };
     assert_eq!((*n, parents.len()), (3, 2));
 }
+
+#[test]
+fn nobody_writes_under_an_epoch_that_a_newer_one_has_opened_to_a_removed_device() {
+    let (mut control, mesh, object, mut first) = founded();
+    let remove = |control: &mut Control, first: &Node, node: &Node| {
+        let removal = control.revocation(&mut rng(4), node.id(), &BTreeMap::new());
+        act(control, &first.key, mesh, removal);
+    };
+    let second = enrol(&mut control, mesh, &first, 2);
+    first.supplement(&mut control, object);
+    let older = control.write_epoch(object, &first.keyring).unwrap();
+    remove(&mut control, &first, &second);
+    first.mint(&mut control, object);
+    first.open(&control, object);
+    enrol(&mut control, mesh, &first, 2);
+    let mut third = enrol(&mut control, mesh, &first, 3);
+    first.supplement(&mut control, object);
+    third.open(&control, object);
+    assert!(third.keyring.key(object, older).is_some(), "the newer epoch brings the older one along");
+    remove(&mut control, &first, &third);
+    assert_eq!(control.write_epoch(object, &first.keyring), None);
+    let minted = control.mint_epoch(&mut rng(79), object, &first.keyring).unwrap();
+    act(&mut control, &first.key, object, minted);
+    first.open(&control, object);
+    let epoch = control.write_epoch(object, &first.keyring).unwrap();
+    third.open(&control, object);
+    assert!(third.keyring.key(object, epoch).is_none());
+}

@@ -26,8 +26,7 @@ fn statements_round_trip_and_any_flipped_bit_is_refused() {
     assert_eq!(control.role(mesh.into(), device(1).device_id()), Some(Role::Own));
 }
 
-#[test]
-fn every_act_round_trips() {
+fn one_of_each() -> [ControlOp; 8] {
     let id = OpId([1; 32]);
     let seal = SealedKey { device: device(1).device_id(), generation: 3, sealed: ByteArray::new([4; 112]) };
     let acts = [
@@ -45,9 +44,28 @@ fn every_act_round_trips() {
         Act::Keys { seal: crate::seal::SealPublic([8; 32]), generation: 1 },
         Act::Away { device: device(2).device_id() },
     ];
-    for act in acts {
-        let op = ControlOp { log: ObjectId([9; 32]), seq: 1, prev: NO_OP, via: id, dev: NO_OP, act };
-        assert_eq!(codec::decode(&codec::encode(&op), limits::CONTROL_BODY), Ok(op));
+    acts.map(|act| ControlOp { log: ObjectId([9; 32]), seq: 1, prev: NO_OP, via: id, dev: NO_OP, act })
+}
+
+#[test]
+fn every_act_round_trips() {
+    for op in one_of_each() {
+        let bytes = codec::encode(&op);
+        assert_eq!(codec::decode::<ControlOp>(&bytes[..bytes.len() - 1], limits::CONTROL_BODY).ok(), None);
+        assert_eq!(codec::decode(&bytes, limits::CONTROL_BODY), Ok(op));
+    }
+}
+
+#[test]
+fn any_flipped_bit_of_any_act_is_refused() {
+    for op in one_of_each() {
+        let bytes = device(1).sign(Kind::ControlOp, codec::encode(&op)).to_bytes();
+        assert!(Signed::parse(&bytes).is_ok());
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Signed::parse(&flipped).is_err(), "{:?}, bit {bit}", op.act);
+        }
     }
 }
 
