@@ -84,14 +84,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
-        Self::Genesis,
-        Self::DeviceKeys,
-        Self::ControlOp,
-        Self::RecordHeader,
-        Self::ObjectGenesis,
-        Self::Capability,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Genesis, Self::DeviceKeys, Self::ControlOp, Self::RecordHeader, Self::ObjectGenesis, Self::Capability];
 
     /// The kind with this number on the wire.
     pub fn from_wire(number: u8) -> Option<Self> {

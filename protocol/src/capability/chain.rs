@@ -74,6 +74,11 @@ impl Chain {
         self.0.last()
     }
 
+    /// What the last link says.
+    pub fn capability(&self) -> Option<&Capability> {
+        self.last().map(Link::capability)
+    }
+
     /// The links as they were signed.
     pub fn to_signed(&self) -> Vec<Signed> {
         self.0.iter().map(|link| link.signed.clone()).collect()

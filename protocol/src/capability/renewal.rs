@@ -90,6 +90,7 @@ struct Held {
     tries: u32,
     /// Whether an answer is awaited: nobody else's is looked at.
     is_asked: bool,
+    is_refused: bool,
     has_expired: bool,
 }
 
@@ -232,7 +233,9 @@ impl Renewal {
                 if let Some(held) = self.held.get_mut(&(from, lease)).filter(|held| held.is_asked) {
                     held.is_asked = false;
                     held.next = now + pause(rng, u32::MAX);
-                    out.push(Output::Refused { issuer: from, lease });
+                    if !std::mem::replace(&mut held.is_refused, true) {
+                        out.push(Output::Refused { issuer: from, lease });
+                    }
                 }
             }
             Err(_) => out.push(Output::Fault(from)),
@@ -297,7 +300,7 @@ impl Held {
             None => (Timestamp::default(), Duration::ZERO),
         };
         let due = since + life / 2 + jitter(rng, life / 6);
-        Self { chain, due, next: due, tries: 0, is_asked: false, has_expired: false }
+        Self { chain, due, next: due, tries: 0, is_asked: false, is_refused: false, has_expired: false }
     }
 
     fn end(&self) -> Timestamp {
@@ -306,11 +309,6 @@ impl Held {
 }
 
 impl Chain {
-    /// What the last link says.
-    fn capability(&self) -> Option<&Capability> {
-        self.last().map(|link| link.capability())
-    }
-
     /// Who gave what the last link is a part of, and its lease.
     fn parent(&self) -> Option<(DeviceId, LeaseId)> {
         let (_, before) = self.links().split_last()?;
