@@ -68,7 +68,7 @@ pub const CLOCK_SKEW: Duration = Duration::from_secs(600);
 pub const LEASES_HELD: usize = 1_024;
 /// Capabilities that a node has given and renews, or has withdrawn and still remembers.
 pub const LEASES_GIVEN: usize = 4_096;
-/// Time until an issuer that does not answer is asked again; doubles. A lease is renewed no more often than this.
+/// Time until an issuer that does not answer is asked again; doubles. What is younger is not renewed.
 pub const RENEW_PAUSE: Duration = Duration::from_secs(10);
 /// Longest time until an issuer that does not answer, or has refused, is asked again.
 pub const RENEW_PAUSE_MAX: Duration = Duration::from_secs(3_600);

@@ -158,7 +158,7 @@ impl Renewal {
                 let waiting = self.held.iter_mut().filter(|((by, _), held)| *by == issuer && held.due <= now);
                 waiting.for_each(|(_, held)| held.next = now);
             }
-            Input::Message { from, bytes } => self.hear(now, rng, anchor, (from, &bytes), &mut out),
+            Input::Message { from, bytes } => self.hear(now, rng, anchor, from, &bytes, &mut out),
             Input::Tick => {}
         }
         self.ask(now, rng, &mut out);
@@ -223,7 +223,8 @@ impl Renewal {
         now: Timestamp,
         rng: &mut impl CryptoRng,
         anchor: Anchor<'_>,
-        (from, bytes): (DeviceId, &[u8]),
+        from: DeviceId,
+        bytes: &[u8],
         out: &mut Vec<Output>,
     ) {
         match codec::decode(bytes, limits::CAPABILITY_FRAME) {
@@ -269,7 +270,7 @@ impl Renewal {
     /// The answer to a holder; none where there may be one later.
     fn answer(&mut self, now: Timestamp, anchor: Anchor<'_>, from: DeviceId, lease: LeaseId) -> Option<Output> {
         let refused = Some(send(from, &CapabilityMessage::Refused { lease }));
-        let Some(given) = self.given.get(&lease).filter(|given| given.withdrawn.is_none()) else {
+        let Some(given) = self.given.get_mut(&lease).filter(|given| given.withdrawn.is_none()) else {
             return refused;
         };
         let Some(newest) = given.chain.capability().filter(|newest| anchor.admits(&newest.audience, from)) else {
@@ -278,17 +279,22 @@ impl Renewal {
         let parent = match given.chain.parent() {
             None if anchor.may_give(self.key.device_id(), &newest.right) => Chain::default(),
             None => return refused,
-            Some(parent) => self.held.get(&parent).map(|held| held.chain.clone())?,
+            Some(parent) => match self.held.get(&parent) {
+                Some(held) => held.chain.clone(),
+                None => return refused,
+            },
         };
         let third = (newest.expires - newest.not_before) / 3;
         let is_fresh = now < newest.expires && now - newest.not_before < third.max(limits::RENEW_PAUSE);
         if !is_fresh {
             let next = next(newest, &parent, now, given.life)?;
-            let chain = parent.issue(&self.key, next).ok()?;
-            self.given.get_mut(&lease)?.chain = chain;
+            match parent.issue(&self.key, next) {
+                Ok(chain) => given.chain = chain,
+                // What it is a part of was renewed with less in it.
+                Err(_) => return refused,
+            }
         }
-        let chain = self.given.get(&lease)?.chain.to_signed();
-        Some(send(from, &CapabilityMessage::Renewed { lease, chain }))
+        Some(send(from, &CapabilityMessage::Renewed { lease, chain: given.chain.to_signed() }))
     }
 }
 

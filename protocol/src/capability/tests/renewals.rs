@@ -204,6 +204,29 @@ fn a_part_is_renewed_under_the_renewed_whole() {
     assert!(!net.is_let_in(PHONE, RELAY), "with the whole the part ends");
 }
 
+#[test]
+fn a_part_that_is_more_than_the_renewed_whole_is_refused() {
+    let mut net = Net::new(&[RELAY, PHONE]);
+    let relays = first(OPERATOR, Capability { lease: OTHER, expires: NOW + DAY, ..to_device(RELAY, circuit()) });
+    let chain = relays.issue(&key(RELAY), to_device(PHONE, circuit())).unwrap();
+    let narrower = Capability { caveats: vec![Caveat::Rate { most: 1 }], ..relays.capability().unwrap().clone() };
+    let narrower = first(OPERATOR, Capability { expires: NOW + DAY * 2, ..narrower });
+    for input in [Input::Hold(relays), Input::Give(chain.clone()), Input::Hold(narrower)] {
+        net.input(RELAY, input);
+    }
+    net.input(PHONE, Input::Hold(chain));
+    net.pass(HOUR / 3 * 2);
+    assert_eq!(net.told(), [(PHONE, Output::Refused { issuer: id(RELAY), lease: LEASE })]);
+}
+
+#[test]
+fn a_part_of_what_is_not_held_any_more_is_refused() {
+    let mut net = relay_and_phone();
+    net.input(RELAY, Input::Release { issuer: id(OPERATOR), lease: OTHER });
+    net.pass(DAY / 3 * 2);
+    assert_eq!(net.told(), [(PHONE, Output::Refused { issuer: id(RELAY), lease: LEASE })]);
+}
+
 /// The laptop gives Bob a day of ssh; he holds it on two devices.
 fn service() -> Net {
     let mut net = Net::new(&[LAPTOP, BOBS, BOBS_PHONE]);
