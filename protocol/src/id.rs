@@ -123,6 +123,14 @@ id!(
     /// The whole content of a file: hash over the ordered plain hashes of its chunks.
     ContentId, 32
 );
+id!(
+    /// A capability: the id of the signed statement.
+    CapabilityId, 32
+);
+id!(
+    /// What is renewed: drawn when a right is first given, and kept by every capability that prolongs it.
+    LeaseId, 16
+);
 
 impl DirId {
     /// The root directory of a folder.

@@ -76,16 +76,20 @@ pub enum Kind {
     ControlOp = 5,
     /// The header of a record.
     RecordHeader = 6,
+    /// A right to a live act, for a time.
+    Capability = 8,
     /// The birth of an object, signed by the device that creates it.
     ObjectGenesis = 11,
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] =
+        [Self::Genesis, Self::DeviceKeys, Self::ControlOp, Self::RecordHeader, Self::ObjectGenesis, Self::Capability];
+
     /// The kind with this number on the wire.
     pub fn from_wire(number: u8) -> Option<Self> {
-        [Self::Genesis, Self::DeviceKeys, Self::ControlOp, Self::RecordHeader, Self::ObjectGenesis]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 
     /// Largest body in bytes.
@@ -95,6 +99,7 @@ impl Kind {
             Self::DeviceKeys => limits::DEVICE_KEYS_BODY,
             Self::ControlOp => limits::CONTROL_BODY,
             Self::RecordHeader => limits::RECORD_HEADER_BODY,
+            Self::Capability => limits::CAPABILITY_BODY,
             Self::ObjectGenesis => limits::OBJECT_GENESIS_BODY,
         }
     }

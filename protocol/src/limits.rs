@@ -45,6 +45,34 @@ pub const PENDING_BYTES: usize = 4 << 20;
 /// Control logs that a node holds: meshes of contacts and shared objects.
 pub const LOGS: usize = 4_096;
 
+// Capabilities: rights to live acts.
+
+/// Bytes of the body of a capability: an audience, a right with a label, [`CAPABILITY_PEERS`] devices, and numbers.
+pub const CAPABILITY_BODY: usize = 1_024;
+/// Capabilities in a chain: an operator's, his relay's, a person's and a friend's, and one more. Each costs a check of
+/// a signature.
+pub const CAPABILITY_LINKS: usize = 5;
+/// Bytes of a chain of capabilities.
+pub const CAPABILITY_CHAIN: usize = CAPABILITY_LINKS * (CAPABILITY_BODY + SIGNED_OVERHEAD) + 8;
+/// Bytes of one message about capabilities: a chain, the name of a lease, and framing.
+pub const CAPABILITY_FRAME: usize = CAPABILITY_CHAIN + 64;
+/// Devices to which one caveat restricts the other end.
+pub const CAPABILITY_PEERS: usize = 16;
+/// Bytes of the name of a service or topic.
+pub const LABEL: usize = 64;
+/// Time for which a capability is given at most: where no control log is at hand it ends by nothing else.
+pub const CAPABILITY_LIFE: Duration = Duration::from_secs(30 * 86_400);
+/// Difference between two clocks that is let pass, before a capability begins and after it ends.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(600);
+/// Capabilities that a node keeps fresh: services, topics and relays in use.
+pub const LEASES_HELD: usize = 1_024;
+/// Capabilities that a node has given and renews, or has withdrawn and still remembers.
+pub const LEASES_GIVEN: usize = 4_096;
+/// Time until an issuer that does not answer is asked again; doubles. What is younger is not renewed.
+pub const RENEW_PAUSE: Duration = Duration::from_secs(10);
+/// Longest time until an issuer that does not answer, or has refused, is asked again.
+pub const RENEW_PAUSE_MAX: Duration = Duration::from_secs(3_600);
+
 // Pairing.
 
 /// Time that a pairing code or link lives: long enough to walk to the other device and type three words.

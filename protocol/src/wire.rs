@@ -3,6 +3,7 @@
 //! A stream carries frames: the length as four bytes, big-endian, then that many bytes of strict DAG-CBOR. The limit of
 //! a frame depends on the protocol and is checked before anything is allocated.
 
+pub mod capability;
 pub mod chunks;
 pub mod pair;
 pub mod restore;

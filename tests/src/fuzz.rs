@@ -5,6 +5,7 @@
 //! some thousand mutations of it; `tests/fuzz/` is the libFuzzer program over the same functions.
 
 pub mod attempt;
+mod capability;
 mod control;
 mod feed;
 mod frames;
@@ -37,9 +38,10 @@ const fn target(name: &'static str, runs: u64, run: fn(&[u8]) -> bool, seeds: fn
 }
 
 /// All targets. Together their long runs are ten million executions.
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 22] = [
     target("address", 900_000, typed::address, typed::address_seeds),
     target("bulk_offer", 900_000, frames::bulk_offer, frames::bulk_offer_seeds),
+    target("capability", 200_000, capability::run, capability::seeds),
     target("card", 300_000, typed::card, typed::card_seeds),
     target("chunk_message", 1_000_000, frames::chunk_message, frames::chunk_message_seeds),
     target("control_log", 20_000, control::run, control::seeds),

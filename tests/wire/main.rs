@@ -3,6 +3,8 @@
 //! `tests/wire/vectors.json` is written by `MESHWORK_WRITE_VECTORS=1 cargo test -p meshwork-tests --test wire`, and checked
 //! by another implementation, out of `docs/protocol.md` alone: `python3 tests/wire/verify.py`.
 
+mod capabilities;
+
 use std::{env, fs, path::PathBuf};
 
 use meshwork_protocol::{
@@ -70,6 +72,7 @@ fn vectors() -> Value {
         "log": log.to_string(),
         "object": object.to_string(),
         "statements": statements.map(|(name, it)| json!({ "name": name, "hex": hex(&it.to_bytes()) })).collect::<Vec<_>>(),
+        "capabilities": capabilities::cases(&story.control, mesh, object),
         "record": { "hex": hex(&record), "epoch_secret": hex(secret), "text": "the text of a record" },
     })
 }

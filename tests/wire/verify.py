@@ -8,6 +8,7 @@
 import hashlib
 import json
 import pathlib
+import re
 import struct
 import sys
 
@@ -16,9 +17,14 @@ import nacl.exceptions
 import nacl.signing
 from blake3 import blake3
 
-KINDS = {1: 512, 5: 131_072, 6: 2_048, 11: 128}
+KINDS = {1: 512, 5: 131_072, 6: 2_048, 8: 1_024, 11: 128}
 GRANT, REVOKE, LEAVE, ROTATE = 0, 1, 2, 3
 READ, EDIT, INVITE, OWN = 1, 2, 3, 4
+DEVICE, PERSON, MEMBER = 0, 1, 2
+RELAY, CIRCUIT, MAILBOX, SERVICES, SERVICE, TOPIC, PUBLISH, SUBSCRIBE = range(8)
+PEERS, DEPTH = 3, 4
+INCLUDES = {RELAY: (CIRCUIT, MAILBOX), SERVICES: (SERVICE,), TOPIC: (PUBLISH, SUBSCRIBE)}
+SKEW, MONTH = 600_000_000, 30 * 86_400_000_000
 NONE = bytes(32)
 
 
@@ -31,7 +37,7 @@ def need(holds, what):
         raise Wrong(what)
 
 
-# Encoding: arrays, unsigned integers, booleans, byte strings, in shortest form.
+# Encoding: arrays, unsigned integers, booleans, byte strings, text, in shortest form.
 
 
 def head(major, value):
@@ -50,6 +56,8 @@ def encode(value):
         return head(0, value)
     if isinstance(value, bytes):
         return head(2, len(value)) + value
+    if isinstance(value, str):
+        return head(3, len(value.encode())) + value.encode()
     return head(4, len(value)) + b"".join(map(encode, value))
 
 
@@ -72,9 +80,9 @@ def decode_some(data):
         value, rest = int.from_bytes(rest[:size], "big"), rest[size:]
     if major == 0:
         return value, rest
-    if major == 2:
-        need(len(rest) >= value, "a byte string that ends early")
-        return rest[:value], rest[value:]
+    if major in (2, 3):
+        need(len(rest) >= value, "a string that ends early")
+        return (rest[:value] if major == 2 else rest[:value].decode()), rest[value:]
     need(major == 4, "a type that is not allowed")
     items = []
     for _ in range(value):
@@ -172,12 +180,161 @@ def check_record(held, vectors):
     return signed, len(chain), name
 
 
-def refuses_every_flipped_bit(data):
+# Capabilities. Roles are those of a log without conflict: a device has what it was granted, unless it left or was removed.
+
+
+class Refused(Exception):
+    pass
+
+
+def permit(holds, what):
+    if not holds:
+        raise Refused(what)
+
+
+def role(held, log, device):
+    """The role of a device in a mesh, or in an object of its mesh (vectors have no other persons)."""
+    if held[log].kind == 11:
+        return OWN if role(held, held[log].fields[0], device) >= EDIT else 0
+    ops = [s for s in held.values() if s.kind == 5 and s.fields[0] == log]
+    gone = any(s.fields[5][:2] == [REVOKE, device] or (s.fields[5][0] == LEAVE and s.key == device) for s in ops)
+    grants = [s for s in ops if s.fields[5][:2] == [GRANT, device]]
+    for grant in grants:
+        grants_to(held, device, grant.id)
+    return 0 if gone else max((s.fields[5][2] for s in grants), default=0)
+
+
+def check_form(link):
+    parent, lease, audience, right, caveats, not_before, expires = link.fields
+    need(link.kind == 8 and len(parent) == 32 and len(lease) == 16, "another statement")
+    need(len(audience) == {DEVICE: 2, PERSON: 2, MEMBER: 3}[audience[0]], "an unknown audience")
+    need(all(len(field) == 32 for field in audience[1:] + right[1:2]), "an id of another length")
+    named = right[0] in (SERVICE, TOPIC, PUBLISH, SUBSCRIBE)
+    need(right[0] <= SUBSCRIBE and len(right) == 2 + named, "an unknown right")
+    need(not named or re.fullmatch(r"[a-z0-9._-]{1,64}", right[2]), "a name of another form")
+    need((audience[0] == DEVICE) == (right[0] <= MAILBOX), "a right that is not for such an audience")
+    tags = [tag for tag, _ in caveats]
+    need(tags == sorted(set(tags)) and all(tag <= DEPTH for tag in tags), "caveats out of order, or unknown")
+    for tag, value in caveats:
+        if tag == PEERS:
+            need(1 <= len(value) <= 16 and value == sorted(set(value)) and all(len(one) == 32 for one in value), "peers")
+        else:
+            need(isinstance(value, int), "a caveat without a number")
+    need(not_before < expires <= not_before + MONTH, "a time that cannot be")
+
+
+def includes(right, other):
+    if other[0] in INCLUDES.get(right[0], ()):
+        return right[1:] == (other[1:2] if right[0] == SERVICES else other[1:])
+    return right == other
+
+
+def check_part(whole, part):
+    need(includes(whole[3], part[3]), "another right than that of which it is a part")
+    need(whole[5] <= part[5] and part[6] <= whole[6], "more time than that of which it is a part")
+    caveats = dict(part[4])
+    for tag, value in whole[4]:
+        need(tag in caveats, "a caveat left out")
+        less = caveats[tag]
+        need(set(less) <= set(value) if tag == PEERS else less < value if tag == DEPTH else less <= value, "a laxer caveat")
+
+
+def read_chain(data):
+    need(len(data) <= 5_768, "a chain that is too large")
+    links = [Signed(signed) for signed in decode(data)]
+    need(len(links) <= 5, "a chain that is too long")
+    for before, link in zip([None, *links], links):
+        check_form(link)
+        need(link.fields[0] == (before.id if before else NONE), "a link that does not follow")
+        if before:
+            check_part(before.fields, link.fields)
+    return links
+
+
+class Relay:
+    """Judges by the key of its operator."""
+
+    def __init__(self, relay, operator):
+        self.relay, self.operator = relay, operator
+
+    def may_give(self, key, right):
+        return right[0] <= MAILBOX and right[1] == self.relay and key == self.operator
+
+    may_use = may_give
+
+    def was_given(self, audience, device):
+        return audience == [DEVICE, device]
+
+
+class Device:
+    """Judges by the control logs."""
+
+    def __init__(self, held, mesh):
+        self.held, self.mesh = held, mesh
+
+    def needed(self, right):
+        return READ if right[0] == SUBSCRIBE and self.held[right[1]].kind == 11 else EDIT
+
+    def may_give(self, key, right):
+        if right[0] in (SERVICES, SERVICE):
+            return all(role(self.held, self.mesh, device) >= EDIT for device in (key, right[1]))
+        if right[0] in (TOPIC, PUBLISH, SUBSCRIBE):
+            has = role(self.held, right[1], key)
+            return has == OWN or (has == INVITE and self.needed(right) <= EDIT)
+        return False
+
+    def may_use(self, device, right):
+        if right[0] in (TOPIC, PUBLISH, SUBSCRIBE):
+            return role(self.held, right[1], device) >= self.needed(right)
+        return self.may_give(device, right)
+
+    def was_given(self, audience, device):
+        if audience[0] == DEVICE:
+            return audience[1] == device
+        mesh = self.held.get(audience[1])
+        of_mesh = mesh is not None and mesh.kind == 1 and role(self.held, mesh.id, device) >= EDIT
+        return of_mesh and audience[2:] in ([], [device])
+
+
+def judge(verifier, links, case):
+    by, right = bytes.fromhex(case["by"]), decode(bytes.fromhex(case["right"]))
+    if not links:
+        return permit(verifier.may_use(by, right), "not entitled")
+    permit(verifier.may_give(links[0].key, links[0].fields[3]), "not entitled")
+    for before, link in zip(links, links[1:]):
+        permit(verifier.was_given(before.fields[2], link.key), "not the holder")
+    permit(verifier.was_given(links[-1].fields[2], by), "not given")
+    for _, _, _, given, caveats, not_before, expires in (link.fields for link in links):
+        permit(case["now"] + SKEW >= not_before, "not yet")
+        permit(case["now"] < expires + SKEW, "expired")
+        permit(includes(given, right), "other right")
+        peer = case["peer"] and bytes.fromhex(case["peer"])
+        permit(all(tag != PEERS or peer in value for tag, value in caveats), "other peer")
+
+
+def check_capabilities(held, vectors):
+    told = vectors["capabilities"]
+    relay = Relay(bytes.fromhex(told["relay"]), bytes.fromhex(told["operator"]))
+    device = Device(held, bytes.fromhex(vectors["mesh"]))
+    outcomes = {}
+    for verifier, case in [(relay, case) for case in told["at_relay"]] + [(device, case) for case in told["in_mesh"]]:
+        links = read_chain(bytes.fromhex(case["chain"]))
+        outcome = "permitted"
+        try:
+            judge(verifier, links, case)
+        except Refused as refused:
+            outcome = str(refused)
+        need((outcome == "permitted") == case["permitted"], f"{case['name']}: {outcome}")
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    return outcomes
+
+
+def refuses_every_flipped_bit(data, read=Signed):
     for place in range(len(data) * 8):
         flipped = bytearray(data)
         flipped[place // 8] ^= 1 << place % 8
         try:
-            Signed(bytes(flipped))
+            read(bytes(flipped))
         except Exception:  # noqa: BLE001: whatever the reason is
             continue
         raise Wrong(f"bit {place} can be flipped")
@@ -201,8 +358,11 @@ def main():
     rotation = next(s for s in held.values() if s.kind == 5 and s.fields[5][0] == ROTATE)
     need(rotation.fields[5][1] == root_key(vectors["phrase"], 1), "a successor of another phrase")
     record, depth, chain = check_record(held, vectors)
+    outcomes = check_capabilities(held, vectors)
+    bits += refuses_every_flipped_bit(bytes.fromhex(vectors["capabilities"]["at_relay"][0]["chain"]), read_chain)
     print(f"{len(held)} statements, acts {sorted(acts)}; {bits} flipped bits refused")
     print(f"record {record.id.hex()[:8]} of chain {chain.hex()[:8]} stands by {depth} grants")
+    print("capabilities: " + ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 //! Signed statements and what is in them.
 
 use meshwork_protocol::{
+    capability::Capability,
     codec,
     control::{Act, Control, ControlOp, Cut, Genesis, Holder, NO_OP, ObjectGenesis, Parent, Role, SealedKey},
     id::{DeviceId, EpochId, MeshId, ObjectId, OpId, RecordId},
@@ -13,8 +14,6 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_bytes::{ByteArray, ByteBuf};
 
 use super::frames::canonical;
-
-const KINDS: [Kind; 5] = [Kind::Genesis, Kind::DeviceKeys, Kind::ControlOp, Kind::RecordHeader, Kind::ObjectGenesis];
 
 /// The one device that signs where it does not matter who does.
 pub(super) fn signer() -> DeviceKey {
@@ -43,7 +42,7 @@ pub(super) fn signed(bytes: &[u8]) -> bool {
 /// A body of any kind, signed by a key that is ours: what comes after the signature is reached.
 pub(super) fn statement(bytes: &[u8]) -> bool {
     let Some((first, text)) = bytes.split_first() else { return false };
-    let kind = KINDS[usize::from(*first) % KINDS.len()];
+    let kind = Kind::ALL[usize::from(*first) % Kind::ALL.len()];
     let signed = signer().sign(kind, text.to_vec());
     let parsed = Signed::parse(&signed.to_bytes());
     assert_eq!(parsed.is_ok(), text.len() <= kind.body_limit(), "only the size can be wrong");
@@ -58,7 +57,7 @@ pub(super) fn statement(bytes: &[u8]) -> bool {
 
 /// Whether the body is of its kind; asserts that it is then the one encoding, and of no other kind.
 fn body(signed: &Signed, kind: Kind) -> bool {
-    for other in KINDS.into_iter().filter(|other| *other != kind) {
+    for other in Kind::ALL.into_iter().filter(|other| *other != kind) {
         assert!(signed.open::<ByteBuf>(other).is_err(), "kinds do not stand for each other");
     }
     match kind {
@@ -66,6 +65,7 @@ fn body(signed: &Signed, kind: Kind) -> bool {
         Kind::ObjectGenesis => opens::<ObjectGenesis>(signed, kind),
         Kind::ControlOp => opens::<ControlOp>(signed, kind),
         Kind::RecordHeader => opens::<Header>(signed, kind),
+        Kind::Capability => opens::<Capability>(signed, kind),
         Kind::DeviceKeys => false,
     }
 }
@@ -102,6 +102,7 @@ fn bodies() -> Vec<(Kind, Vec<u8>)> {
     let mut bodies = vec![(Kind::Genesis, codec::encode(&genesis)), (Kind::ObjectGenesis, codec::encode(&born))];
     bodies.extend(acts().into_iter().map(|act| (Kind::ControlOp, codec::encode(&op(act)))));
     bodies.push((Kind::RecordHeader, codec::encode(&super::records::header())));
+    bodies.extend(super::capability::bodies().into_iter().map(|body| (Kind::Capability, body)));
     bodies
 }
 
@@ -110,6 +111,6 @@ pub(super) fn signed_seeds() -> Vec<Vec<u8>> {
 }
 
 pub(super) fn statement_seeds() -> Vec<Vec<u8>> {
-    let number = |kind| KINDS.iter().position(|other| *other == kind).unwrap_or_default() as u8;
+    let number = |kind| Kind::ALL.iter().position(|other| *other == kind).unwrap_or_default() as u8;
     bodies().into_iter().map(|(kind, body)| [&[number(kind)], body.as_slice()].concat()).collect()
 }
