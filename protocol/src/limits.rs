@@ -38,6 +38,9 @@ pub const CUT_HEADS: usize = 64;
 pub const EPOCH_PARENTS: usize = 8;
 /// Devices to which one operation seals a key, about 160 bytes each; the rest follows in further operations.
 pub const SEALS_PER_OPERATION: usize = 384;
+/// Generations of a seal key that a device publishes because what was sealed to it did not open: whoever seals rubbish
+/// must not use up its chain.
+pub const SEAL_COMPLAINTS: u32 = 32;
 /// Operations of one control log that wait for something they name.
 pub const PENDING_PER_LOG: usize = 256;
 /// Bytes of waiting operations over all logs of a node.

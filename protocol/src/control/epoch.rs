@@ -185,6 +185,14 @@ impl Control {
         Ok(acts)
     }
 
+    /// Whether something that was sealed to this device, by its newest key, does not open: then nobody seals it to the
+    /// device once more, unless it publishes the next generation of its key.
+    pub fn is_shut_out(&self, object: ObjectId, device: DeviceId, keyring: &Keyring) -> bool {
+        let Some((log, evaluation)) = self.evaluated(object) else { return false };
+        let reader = evaluation.roster.readers.iter().find(|reader| reader.device == device);
+        reader.is_some_and(|reader| sealed_to(log, reader).iter().any(|id| keyring.key(object, *id).is_none()))
+    }
+
     /// Opens with a device's seal key what is sealed to it in the log of an object, and with that what these epochs
     /// supersede. Returns the epochs that are new in the keyring.
     pub fn open_epochs(

@@ -6,6 +6,7 @@ use meshwork_protocol::{
     control::{Act, Role},
     id::{DeviceId, ObjectId, RecordId},
     key::{PublicKey, RootKey, Signed},
+    limits,
     seal::SealPublic,
 };
 use rand_core::CryptoRng;
@@ -207,6 +208,18 @@ impl Replica {
         }
         self.persist_signed(&mut out);
         Ok(out)
+    }
+
+    /// Asks for what is sealed to this device and does not open to be sealed once more: somebody sealed rubbish.
+    pub(super) fn complain(&mut self, log: ObjectId) -> Result<(), AuthorError> {
+        let (mesh, device) = (ObjectId::from(self.mesh), self.device.device_id());
+        let known = self.control.readers(mesh).iter().find(|reader| reader.device == device).copied();
+        let Some(known) = known.filter(|known| known.generation <= limits::SEAL_COMPLAINTS) else { return Ok(()) };
+        if known.seal != self.seal.public() || !self.control.is_shut_out(log, device, &self.keyring) {
+            return Ok(());
+        }
+        tracing::warn!(log = %log.short(), "what was sealed to this device does not open; it asks for it again");
+        self.author_act(mesh, Act::Keys { seal: known.seal, generation: known.generation + 1 })
     }
 
     /// Seals to the readers of every object what they cannot open yet.

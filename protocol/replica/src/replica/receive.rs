@@ -194,7 +194,7 @@ impl Replica {
                 self.drive_folder(now, rng, object, folder::Input::DirtyEverywhere, out);
             }
         }
-        if let Err(error) = self.supplement(rng, out) {
+        if let Err(error) = self.complain(log).and_then(|()| self.supplement(rng, out)) {
             tracing::warn!(%error, "keys could not be sealed to new readers");
         }
     }

@@ -234,10 +234,7 @@ impl<'a> World<'a> {
         let (id, seal) = (member.id(), member.seal.public());
         let known =
             member.control.readers(mesh).iter().find(|reader| reader.device == id).map(|reader| reader.generation);
-        let unopened = handed_out(&member.control, log).into_iter().any(|(_, epoch, seals)| {
-            let own = seals.iter().find(|sealed| sealed.device == id && Some(sealed.generation) == known);
-            own.is_some() && !member.holds(log, epoch)
-        });
+        let unopened = member.control.is_shut_out(log, id, &member.keyring);
         if known.is_none() || (unopened && complains) {
             if known.is_some() {
                 add(&self.tally.complaints);

@@ -190,3 +190,26 @@ fn a_foreign_mesh_is_not_taken_in() {
     let (_, items) = create_mesh(&mut scene.rng, &RootKey::from_seed(&[8; 64], 0), &key, &seal).unwrap();
     refused(&mut scene, &items[0], "the mesh is not known here");
 }
+
+#[test]
+fn rubbish_sealed_to_a_device_is_sealed_to_it_once_more_by_another() {
+    let mut scene = Scene::new();
+    let (folder, shut_out) = (scene.folder, scene.device(OTHER));
+    let Scene { rng, nodes, .. } = &mut scene;
+    let attacker = &mut nodes[ATTACKER].replica;
+    let mut act = attacker.control.mint_epoch(rng, folder, &attacker.keyring).unwrap();
+    let Act::Epoch { id, seals, .. } = &mut act else { panic!("an epoch") };
+    let id = *id;
+    let rubbish = seals.iter_mut().find(|sealed| sealed.device == shut_out).unwrap();
+    rubbish.sealed = ByteArray::new([0x5a; _]);
+    attacker.author_act(folder, act).unwrap();
+    scene.input(ATTACKER, Input::Tick);
+    scene.settle();
+    let generation = |scene: &Scene| {
+        let readers = scene.nodes[OTHER].replica.control.readers(scene.mesh);
+        readers.iter().find(|reader| reader.device == shut_out).map(|reader| reader.generation)
+    };
+    assert_eq!(generation(&scene), Some(2), "it has complained once");
+    let opens = |scene: &Scene, node: usize| scene.nodes[node].replica.keyring.key(folder, id).is_some();
+    assert!((0..3).all(|node| opens(&scene, node)), "all of them can read what is written under it");
+}
