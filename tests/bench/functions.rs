@@ -12,10 +12,11 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use meshwork_protocol::{
     codec,
     control::{Act, Claim, Control, ControlOp, NO_OP, Role, create_mesh},
-    id::{ChunkId, ContentId, DeviceId, Incarnation, MeshId, ObjectId, OpId},
+    id::{ChainId, ChunkId, ContentId, DeviceId, Incarnation, MeshId, ObjectId, OpId, RecordId},
     key::{DeviceKey, Kind, RootKey, Signed},
     limits,
-    seal::SealKey,
+    object::{Draft, Record, RecordKind},
+    seal::{EpochKey, SealKey},
     time::Timestamp,
     wire::sync::{self, Frame},
 };
@@ -28,7 +29,7 @@ use meshwork_replica::{
     replica::{Identity, Input, Output, Replica, Stored},
 };
 use rand_chacha::ChaCha8Rng;
-use rand_core::SeedableRng;
+use rand_core::{Rng, SeedableRng};
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
 /// Statements of the largest log that the documents speak of.
@@ -38,6 +39,9 @@ const ADMINS: usize = 9;
 const CHECKS: u32 = 100_000;
 const DIRECTORIES: usize = 100;
 const FILES_EACH: usize = 1_000;
+const FLOOD_FRAMES: usize = 40_000;
+/// Bytes of text of a record in a flood.
+const FLOOD_TEXT: usize = 12_000;
 
 fn device(number: u32) -> DeviceKey {
     DeviceKey::from_bytes(blake3::hash(&number.to_be_bytes()).as_bytes())
@@ -131,7 +135,7 @@ fn identity(number: u32, mesh: MeshId) -> Identity {
     Identity { device: device(number), seal, incarnation: Incarnation([number as u8; 8]), mesh }
 }
 
-/// A replica with a folder of 100,000 files, and what another device of the mesh is sent of it.
+/// A mesh with a folder of some directories of 1,000 files, and what another device of it is sent of that.
 struct Source {
     mesh: MeshId,
     welcome: Vec<Signed>,
@@ -146,12 +150,12 @@ fn directory(path: &Path) -> DirIdentity {
     DirIdentity { device: 1, inode, born_ns: 0 }
 }
 
-fn listing(path: &Path) -> Listing {
+fn listing(path: &Path, directories: usize) -> Listing {
     let file =
         |number: usize| Fingerprint { inode: number as u64, size: 1, modified_ns: 1, changed_ns: 1, executable: false };
     let name = |text: String| Name::new(text.as_bytes()).expect("a name");
     let entries = match path.as_slice() {
-        [] => (0..DIRECTORIES)
+        [] => (0..directories)
             .map(|n| name(format!("directory {n}")))
             .map(|n| (n.clone(), Seen::Dir(directory(&vec![n]))))
             .collect(),
@@ -183,7 +187,7 @@ fn joined(mesh: MeshId, welcome: Vec<Signed>) -> (Replica, Vec<serde_bytes::Byte
 }
 
 /// What store and disk answer; records are kept.
-fn answer(output: Output, records: &mut BTreeMap<(ObjectId, u64), Vec<u8>>) -> Option<Input> {
+fn answer(output: Output, records: &mut BTreeMap<(ObjectId, u64), Vec<u8>>, directories: usize) -> Option<Input> {
     match output {
         Output::Persist { ticket, entries } => {
             for entry in entries {
@@ -194,7 +198,7 @@ fn answer(output: Output, records: &mut BTreeMap<(ObjectId, u64), Vec<u8>>) -> O
             Some(Input::Persisted { ticket, durable: true })
         }
         Output::List(object, paths) => {
-            let results = paths.into_iter().map(|path| (path.clone(), Ok(listing(&path)))).collect();
+            let results = paths.into_iter().map(|path| (path.clone(), Ok(listing(&path, directories)))).collect();
             Some(Input::Folder { object, input: folder::Input::Listed(results) })
         }
         Output::Hash(object, files) => {
@@ -211,7 +215,7 @@ fn answer(output: Output, records: &mut BTreeMap<(ObjectId, u64), Vec<u8>>) -> O
     }
 }
 
-fn source() -> Source {
+fn source(directories: usize) -> Source {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let seal = SealKey::from_bytes(blake3::hash(&[0]).as_bytes());
     let (mesh, items) = create_mesh(&mut rng, &RootKey::from_seed(&[3; 64], 0), &device(0), &seal).expect("a mesh");
@@ -235,7 +239,7 @@ fn source() -> Source {
     }
     todo.extend(replica.handle(NOW, &mut rng, Input::Folder { object: folder, input: folder::Input::DirtyEverywhere }));
     while let Some(output) = todo.pop() {
-        if let Some(input) = answer(output, &mut records) {
+        if let Some(input) = answer(output, &mut records, directories) {
             todo.extend(replica.handle(NOW, &mut rng, input));
         }
     }
@@ -261,7 +265,7 @@ fn source() -> Source {
 
 /// A cold replica takes in 100,000 entries of a feed: signatures, rights, decryption, the feed itself.
 fn cold_apply(criterion: &mut Criterion) {
-    let source = source();
+    let source = source(DIRECTORIES);
     let peer: DeviceId = device(0).device_id();
     let apply = || {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
@@ -290,5 +294,115 @@ fn cold_apply(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(functions, authority, cold_apply);
+/// Bytes of memory that this process has in use.
+fn resident() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("on Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the line");
+    line.trim().trim_end_matches(" kB").trim().parse::<i64>().expect("a number") * 1_024
+}
+
+/// What a member of the mesh sends to fill the memory of another: all of it rightly signed.
+struct Flood {
+    rng: ChaCha8Rng,
+    folder: ObjectId,
+    control: Vec<OpId>,
+    grants: (OpId, OpId),
+    epoch: EpochKey,
+}
+
+impl Flood {
+    fn new(source: &Source, replica: &Replica) -> Self {
+        let control = replica.control().log(source.folder).expect("its log").heads();
+        let grants = replica.control().grants(source.folder, device(0).device_id()).expect("a member");
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let epoch = EpochKey::generate(&mut rng);
+        Flood { rng, folder: source.folder, control, grants, epoch }
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    /// A record of another chain each time, or one more at the same place.
+    fn record(&mut self, seq: u64, prev: RecordId, incarnation: Incarnation) -> Vec<u8> {
+        let draft = Draft {
+            object: self.folder,
+            kind: RecordKind::Feed,
+            incarnation,
+            seq,
+            prev,
+            control: self.control.clone(),
+            object_grant: self.grants.0,
+            device_grant: self.grants.1,
+            deps: Vec::new(),
+            height: seq,
+            more: false,
+        };
+        let text = vec![0; FLOOD_TEXT];
+        Record::create(&device(0), draft, &self.epoch, &text, &mut self.rng).expect("a record").into_bytes()
+    }
+
+    /// A statement that waits for one that there is not.
+    fn statement(&mut self) -> Vec<u8> {
+        let act = Act::Grant { to: DeviceId(self.bytes()).into(), role: Role::Read, seen: Vec::new() };
+        let (prev, via, dev) = (OpId(self.bytes()), self.grants.0, self.grants.1);
+        let operation = ControlOp { log: self.folder, seq: 7, prev, via, dev, act };
+        device(0).sign(Kind::ControlOp, codec::encode(&operation)).to_bytes()
+    }
+
+    fn frame(&mut self, number: usize) -> Frame {
+        let (object, one) = (self.folder, |bytes| vec![serde_bytes::ByteBuf::from(bytes)]);
+        match number % 4 {
+            0 => {
+                let (prev, incarnation) = (RecordId(self.bytes()), Incarnation(self.bytes()));
+                Frame::Records { object, records: one(self.record(2, prev, incarnation)) }
+            }
+            1 => Frame::Records { object, records: one(self.record(1, RecordId::NONE, Incarnation([9; 8]))) },
+            2 => Frame::ControlItems { object, items: one(self.statement()), done: false },
+            _ => {
+                let entry = |flood: &mut Self| {
+                    let prefix = serde_bytes::ByteArray::new(flood.bytes());
+                    sync::VectorEntry { chain: ChainId(flood.bytes()), seq: u64::MAX, prefix }
+                };
+                Frame::Announce { object, entries: (0..256).map(|_| entry(self)).collect() }
+            }
+        }
+    }
+}
+
+/// Run before the others, which leave much memory to be used again. How much a replica grows while a member floods it with what has to wait, with twins and with claims.
+fn hostile_growth(_: &mut Criterion) {
+    let source = source(1);
+    let peer: DeviceId = device(0).device_id();
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let (mut replica, _, mut todo) = joined(source.mesh, source.welcome.clone());
+    todo.extend(replica.resume(NOW, &mut rng));
+    todo.extend(replica.handle(NOW, &mut rng, Input::PeerUp(peer)));
+    let mut take = |replica: &mut Replica, frame: &Frame| {
+        let mut todo = replica.handle(NOW, &mut rng, Input::Frame { peer, bytes: frame.encode() });
+        while let Some(output) = todo.pop() {
+            if let Output::Persist { ticket, .. } = output {
+                todo.extend(replica.handle(NOW, &mut rng, Input::Persisted { ticket, durable: true }));
+            }
+        }
+    };
+    source.frames.iter().for_each(|frame| take(&mut replica, frame));
+    let mut flood = Flood::new(&source, &replica);
+    let (before, mut sent, mut most) = (resident(), 0, 0);
+    for number in 0..FLOOD_FRAMES {
+        let frame = flood.frame(number);
+        sent += frame.encode().len();
+        take(&mut replica, &frame);
+        most = resident().max(most);
+    }
+    let waiting = replica.intake(source.folder).map_or(0, |intake| intake.pending().len());
+    let branches = replica.intake(source.folder).map_or(0, |intake| intake.chains().branches().count());
+    assert!(waiting > 0 && waiting <= limits::PENDING_RECORDS && branches == limits::BRANCHES);
+    println!("FIGURE hostile_sent {} MiB", sent >> 20);
+    println!("FIGURE hostile_growth {:.1} MiB", (most - before) as f64 / f64::from(1 << 20));
+}
+
+criterion_group!(functions, hostile_growth, authority, cold_apply);
 criterion_main!(functions);
