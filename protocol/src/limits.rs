@@ -175,8 +175,8 @@ pub const RECORD_BODY_MIN: usize = 45;
 pub const RECORD_BODY_MAX: usize = RECORD_TEXT_MAX + RECORD_BODY_MIN;
 /// Bytes of a whole record: envelope, header, body and their framing.
 pub const RECORD: usize = RECORD_BODY_MAX + RECORD_HEADER_BODY + SIGNED_OVERHEAD + 16;
-/// Operations of quarantined records that are kept to be shown, for one object.
-pub const QUARANTINE_SHOWN: usize = 1_000;
+/// Operations of quarantined records that are kept to be shown and taken over, for one object.
+pub const QUARANTINE_SHOWN: usize = 10_000;
 /// Records of one object that wait for what they build on.
 pub const PENDING_RECORDS: usize = 1_024;
 /// Bytes of the records of one object that wait for what they build on.

@@ -210,3 +210,6 @@ impl<'a> Putting<'a> {
 fn is_reserved(path: &[Name]) -> bool {
     path.first().is_some_and(|name| name.as_bytes().starts_with(OWN_NAME.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,7 +127,9 @@ impl Replica {
         let mut adoption = self.adoption(object, choice, have)?;
         let mut out = Vec::new();
         let (steps, kept) = (std::mem::take(&mut adoption.steps), std::mem::take(&mut adoption.kept));
-        self.drive_folder(now, rng, object, folder::Input::Put(steps, kept), &mut out);
+        if !steps.is_empty() {
+            self.drive_folder(now, rng, object, folder::Input::Put(steps, kept), &mut out);
+        }
         Ok((adoption, out))
     }
 
