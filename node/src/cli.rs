@@ -9,6 +9,7 @@ mod authority;
 mod demo;
 mod folder;
 mod pair;
+mod quarantine;
 mod recovery;
 mod sharing;
 mod status;
@@ -94,7 +95,7 @@ async fn command(context: &mut Context, command: Command) -> Result<(), CliError
         Command::Device(device) => authority::device(context, device).await,
         Command::Log(log) => authority::log(context, &log).await,
         Command::Cap(cap) => authority::cap(context, cap).await,
-        Command::Quarantine => authority::quarantine(context).await,
+        Command::Quarantine { command } => quarantine::quarantine(context, command).await,
         Command::Pair(pair) => pair::pair(context, &pair).await,
         Command::Join(join) => pair::join(context, &join).await,
         Command::Folder(folder) => folder::folder(context, folder).await,

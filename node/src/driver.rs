@@ -3,6 +3,7 @@
 //!
 //! The loop itself never waits for anything but its next event.
 
+mod adopt;
 mod authority;
 mod chunks;
 mod command;
@@ -17,7 +18,12 @@ mod restore;
 pub mod rows;
 mod sharing;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use meshwork_host::{
     entropy::Entropy,
@@ -87,6 +93,8 @@ pub(crate) enum Event {
     Folder { object: ObjectId, input: folder::Input },
     /// A fetch ended.
     Fetched { ticket: u64, outcomes: Vec<(ContentId, transfer::Outcome)> },
+    /// The bytes of what is to be taken over were looked for.
+    Gathered { object: ObjectId, have: BTreeSet<ContentId> },
     /// A peer asks for a content.
     Locate { device: DeviceId, object: ObjectId, content: ContentId, reply: oneshot::Sender<Option<chunks::Located>> },
     /// Something in a pairing.
@@ -139,6 +147,7 @@ pub(crate) struct Driver {
     trim: Option<Instant>,
     stopping: Option<oneshot::Sender<()>>,
     problems: BTreeMap<ObjectId, Vec<String>>,
+    adopting: Option<adopt::Adopting>,
 }
 
 impl Driver {
@@ -211,6 +220,7 @@ impl Driver {
             }
             Event::Folder { object, input } => self.drive(Input::Folder { object, input }),
             Event::Fetched { ticket, outcomes } => self.drive(Input::Fetched { ticket, outcomes }),
+            Event::Gathered { object, have } => self.gathered(object, &have),
             Event::Locate { device, object, content, reply } => {
                 // The peer may have gone meanwhile.
                 let _ = reply.send(self.locate(device, object, content));
@@ -345,6 +355,7 @@ impl Driver {
         match event {
             replica::Event::FolderKnown(object) => self.folders.remember_convergence(object, self.replica.as_ref()),
             replica::Event::FolderForgotten(object) => self.forget_folder(object),
+            replica::Event::Folder(object, folder::Event::Put { failed }) => self.adoption_put(object, &failed),
             replica::Event::Refused { peer, error } => {
                 tracing::warn!(peer = %peer.short(), error, "a peer sent something that is not as it must be");
             }

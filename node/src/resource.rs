@@ -25,8 +25,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
 
 use crate::api::types::{
-    Accept, Cap, Card, Contact, ContactAdd, Device, Done, EventQuery, Folder, FolderAdd, FolderStatus, Join,
-    JoinResult, LogEntry, Member, PairEvent, PairingOffer, Problem, Quarantined, RecoveryPhrase, RecoveryRestore,
+    Accept, Adopt, Adopted, Cap, Card, Contact, ContactAdd, Device, Done, EventQuery, Folder, FolderAdd, FolderStatus,
+    Join, JoinResult, LogEntry, Member, PairEvent, PairingOffer, Problem, Quarantined, RecoveryPhrase, RecoveryRestore,
     RecoveryRotate, RecoveryUse, RecoveryWord, Shared, Status,
 };
 use events::Subscription;
@@ -107,6 +107,12 @@ pub trait NodeControl: Send + Sync + 'static {
     /// Makes a device of the mesh an admin.
     fn device_promote(&self, name_or_id: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
 
+    /// Makes an admin a device like others.
+    fn device_demote(&self, name_or_id: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// Lets a device in again that was removed from the mesh.
+    fn device_readmit(&self, name_or_id: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
     /// Everything said in the control logs.
     fn control_log(&self) -> impl Future<Output = Result<Vec<LogEntry>, ResourceError>> + Send;
 
@@ -118,6 +124,9 @@ pub trait NodeControl: Send + Sync + 'static {
 
     /// Records that are held and do not stand.
     fn quarantine(&self) -> impl Future<Output = Result<Vec<Quarantined>, ResourceError>> + Send;
+
+    /// Takes over what is in quarantine; ready when it is in the folder, which may wait for bytes.
+    fn adopt(&self, asked: Adopt) -> impl Future<Output = Result<Adopted, ResourceError>> + Send;
 
     /// Makes a directory a Live Folder, in place; ready when it is recorded, not when it is scanned.
     fn folder_add(&self, add: FolderAdd) -> impl Future<Output = Result<Folder, ResourceError>> + Send;
@@ -176,7 +185,7 @@ pub trait NodeControl: Send + Sync + 'static {
     /// Compares words of the phrase (at least two, positions different) and wipes the root secret when all are right.
     fn recovery_confirm(&self, words: Vec<RecoveryWord>) -> impl Future<Output = Result<(), ResourceError>> + Send;
 
-    /// Makes this device an admin, or removes a device, by the word of the root.
+    /// Makes this device an admin, removes a device or lets one in again, by the word of the root.
     fn recovery_use(&self, asked: RecoveryUse) -> impl Future<Output = Result<(), ResourceError>> + Send;
 
     /// Enters, on a blank device, the mesh that a phrase owns; ready when this device is in.

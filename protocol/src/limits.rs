@@ -209,8 +209,8 @@ pub const RECORD: usize = RECORD_BODY_MAX + RECORD_HEADER_BODY + SIGNED_OVERHEAD
 /// Branches of all forked chains of one object that are held, unless a record of somebody else builds on one more: each
 /// new one makes the whole object be read again.
 pub const BRANCHES: usize = 64;
-/// Operations of quarantined records that are kept to be shown, for one object.
-pub const QUARANTINE_SHOWN: usize = 1_000;
+/// Operations of quarantined records that are kept to be shown and taken over, for one object.
+pub const QUARANTINE_SHOWN: usize = 10_000;
 /// Records of one object that wait for what they build on.
 pub const PENDING_RECORDS: usize = 1_024;
 /// Bytes of the records of one object that wait for what they build on.

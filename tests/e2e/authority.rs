@@ -56,6 +56,10 @@ fn removed_apart(mesh: &mut Three) {
     wait_equal(&mesh.folders[2], &mesh.folders[1]);
 }
 
+fn peers(device: &Device) -> usize {
+    device.mesh(&["status"]).ok().and_then(|status| status["peers"].as_array().map(Vec::len)).unwrap_or(0)
+}
+
 fn log_bytes(device: &Device) -> u64 {
     let segments = fs::read_dir(device.home().join("log")).expect("a log");
     segments.flatten().map(|segment| segment.metadata().map_or(0, |meta| meta.len())).sum()
@@ -131,6 +135,120 @@ fn what_others_have_built_on_stands() {
     wait_for("the desktop to learn of it", || role(&mesh.desktop, "phone").is_none().then_some(()));
     wait_equal(at_laptop, at_desktop);
     assert_eq!(fs::read_to_string(at_laptop.join("late")).expect("it stands"), "after it was removed");
+    assert_eq!(list(&mesh.laptop, &["quarantine"]), Vec::<Value>::new());
+}
+
+#[test]
+fn what_is_in_quarantine_is_taken_over_beside_what_is_current() {
+    let mut mesh = three();
+    removed_apart(&mut mesh);
+    let [at_laptop, at_desktop, at_phone] = mesh.folders.clone();
+    fs::create_dir(at_phone.join("deep")).expect("made");
+    fs::write(at_phone.join("deep").join("er"), "in a directory of its own").expect("written");
+    fs::write(at_phone.join("from phone"), "edited where nobody knew").expect("written");
+    fs::write(at_phone.join("from laptop"), "also edited there").expect("written");
+    wait_equal(&at_phone, &at_desktop);
+    mesh.laptop.run();
+    wait_for("the desktop to learn of it", || role(&mesh.desktop, "phone").is_none().then_some(()));
+    wait_for("the late file to go", || (!at_desktop.join("late").exists()).then_some(()));
+    wait_equal(&at_laptop, &at_desktop);
+    fs::write(at_laptop.join("from laptop"), "newer, and nobody who removed has seen it").expect("written");
+    wait_equal(&at_laptop, &at_desktop);
+    let shown = |device: &Device| {
+        let held = list(device, &["quarantine"]);
+        let changes = held.iter().flat_map(|record| record["changes"].as_array().cloned().unwrap_or_default());
+        changes.filter_map(|change| change.as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let paths = ["late", "deep/", "deep/er", "from phone", "from laptop"];
+    let all = |end: &str| {
+        let shown = shown(&mesh.laptop);
+        let is_shown = |path: &&str| shown.iter().any(|change| change.starts_with(*path) && change.ends_with(end));
+        paths.iter().all(is_shown).then_some(())
+    };
+    wait_for("all of it in quarantine", || all(""));
+
+    let none = mesh.laptop.mesh(&["quarantine", "adopt", "Notes", "nothing"]).expect_err("there is none");
+    assert!(none.0 == 5 && none.1.contains("is in quarantine"), "{none:?}");
+    mesh.desktop.stop();
+    let none = mesh.laptop.mesh(&["quarantine", "adopt", "Notes", "late"]).expect_err("only the desktop has it");
+    assert!(none.1.contains("the bytes of late"), "{none:?}");
+    mesh.desktop.run();
+    wait_for("the two to be connected", || (peers(&mesh.laptop) == 1).then_some(()));
+    let taken = mesh.laptop.mesh(&["quarantine", "adopt", "Notes", "late", "deep"]).expect("the desktop has them");
+    let at = |taken: &Value| taken["files"].as_array().map_or(0, Vec::len);
+    assert_eq!(at(&taken), 3, "{taken}");
+    let rest = mesh.laptop.mesh(&["quarantine", "adopt", "Notes", "--device", "phone"]).expect("and the rest");
+    assert_eq!((at(&rest), &rest["here"]), (2, &3.into()), "{rest}");
+    wait_equal(&at_laptop, &at_desktop);
+
+    let read = |path: &str| fs::read_to_string(at_desktop.join(path)).unwrap_or_default();
+    assert_eq!(read("late"), "after it was removed");
+    assert_eq!(read("deep/er"), "in a directory of its own");
+    assert_eq!(read("from phone"), "edited where nobody knew");
+    assert_eq!(read("from laptop"), "newer, and nobody who removed has seen it");
+    let beside = tree(&at_desktop).into_keys().find(|path| path.to_string_lossy().contains("laptop (conflict "));
+    assert_eq!(beside.map(|path| read(&path.to_string_lossy())).as_deref(), Some("also edited there"));
+    wait_for("what is shown to say so", || all(", here as well"));
+    mesh.laptop.kill();
+    mesh.laptop.run();
+    wait_for("the laptop to be back", || mesh.laptop.is_idle("Notes").then_some(()));
+    wait_equal(&at_laptop, &at_desktop);
+    assert_eq!(read("late"), "after it was removed");
+}
+
+#[test]
+fn a_device_that_is_let_in_again_connects_by_itself_and_goes_on() {
+    let mut mesh = three();
+    removed_apart(&mut mesh);
+    mesh.laptop.run();
+    let [at_laptop, at_desktop, at_phone] = mesh.folders.clone();
+    wait_for("the desktop to learn of it", || role(&mesh.desktop, "phone").is_none().then_some(()));
+    wait_for("the phone to be alone", || (peers(&mesh.phone) == 0).then_some(()));
+    let (code, said) = mesh.desktop.mesh(&["device", "readmit", "phone", "--yes"]).expect_err("it is junior");
+    assert!(code == 4 && said.contains("was removed by laptop"), "{code} {said}");
+    let (code, said) = mesh.laptop.mesh(&["device", "readmit", "desktop", "--yes"]).expect_err("it is in");
+    assert!(code == 5 && said.contains("No device desktop was removed"), "{code} {said}");
+
+    mesh.laptop.mesh(&["device", "readmit", "phone", "--yes"]).expect("the laptop removed it");
+    fs::write(at_laptop.join("meanwhile"), "under the new keys").expect("written");
+    wait_for("the phone to be connected", || (peers(&mesh.phone) > 0).then_some(()));
+    wait_equal(&at_laptop, &at_phone);
+    assert!(!at_phone.join("late").exists(), "what it wrote while it was out does not stand, there neither");
+    fs::write(at_phone.join("back"), "with the key that it had").expect("written");
+    wait_equal(&at_phone, &at_laptop);
+    wait_equal(&at_phone, &at_desktop);
+
+    // Its own history has the bytes.
+    let taken = mesh.phone.mesh(&["quarantine", "adopt", "Notes"]).expect("it may write");
+    assert_eq!(taken["files"][0]["at"], "late", "{taken}");
+    wait_equal(&at_phone, &at_laptop);
+    assert_eq!(fs::read_to_string(at_laptop.join("late")).expect("taken over"), "after it was removed");
+
+    // All of it outlives a restart.
+    mesh.phone.kill();
+    mesh.phone.run();
+    fs::write(at_phone.join("and on"), "in the same chain").expect("written");
+    wait_equal(&at_phone, &at_laptop);
+    wait_equal(&at_phone, &at_desktop);
+}
+
+#[test]
+fn a_demoted_admin_stays_and_so_does_whom_it_let_in() {
+    let mesh = three();
+    let [at_laptop, at_desktop, at_phone] = &mesh.folders;
+    let (code, said) = mesh.desktop.mesh(&["device", "demote", "laptop"]).expect_err("it is junior");
+    assert!(code == 4 && said.contains("senior"), "{code} {said}");
+    mesh.laptop.mesh(&["device", "demote", "desktop"]).expect("the laptop is senior");
+    let (_, said) = mesh.laptop.mesh(&["device", "demote", "desktop"]).expect_err("it is none any more");
+    assert!(said.contains("desktop is no admin"), "{said}");
+    wait_for("the desktop to learn of it", || (role(&mesh.desktop, "desktop") == Some("device".into())).then_some(()));
+    wait_for("the phone to learn of it", || (role(&mesh.phone, "desktop") == Some("device".into())).then_some(()));
+    assert_eq!(role(&mesh.laptop, "phone"), Some("device".into()));
+    let (code, _) = mesh.desktop.mesh(&["device", "promote", "phone"]).expect_err("only an admin may");
+    assert_eq!(code, 4);
+    fs::write(at_desktop.join("as a device"), "like others").expect("written");
+    wait_equal(at_desktop, at_laptop);
+    wait_equal(at_desktop, at_phone);
     assert_eq!(list(&mesh.laptop, &["quarantine"]), Vec::<Value>::new());
 }
 

@@ -80,7 +80,7 @@ pub struct DeviceRemove {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceRole {
-    /// `admin`.
+    /// `admin` or `device`.
     pub role: String,
 }
 
@@ -151,6 +151,42 @@ pub struct Quarantined {
     pub seq: u64,
     /// What it would have changed.
     pub changes: Vec<String>,
+}
+
+/// `POST /v1/quarantine`: take over what is in quarantine, as this device's own work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adopt {
+    /// Title or id of the folder.
+    pub folder: String,
+    /// Name or id of the device that wrote it; without it, any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// What is at or below these paths of the folder; without any, all.
+    #[serde(default)]
+    pub paths: Vec<String>,
+}
+
+/// What was taken over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// Files, links and directories that are in the folder now.
+    pub files: Vec<AdoptedFile>,
+    /// How many the folder showed already.
+    pub here: u64,
+    /// Files whose bytes neither this device nor one that is connected has.
+    pub missing: Vec<String>,
+    /// What could not be put, and why.
+    pub failed: Vec<String>,
+}
+
+/// Something that was taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptedFile {
+    /// Its path in quarantine.
+    pub path: String,
+    /// Where it is now: somewhere else where something has its name that its author had not seen.
+    pub at: String,
 }
 
 /// `POST /v1/pairing`: let a new device in.
@@ -358,6 +394,9 @@ pub struct RecoveryUse {
     /// Name or id of a device to remove. Without it, the device that answers becomes an admin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remove: Option<String>,
+    /// Name or id of a removed device to let in again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readmit: Option<String>,
     /// Whether nothing that the removed device wrote stands, but what others have built on.
     #[serde(default)]
     pub void: bool,

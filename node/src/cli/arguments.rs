@@ -66,8 +66,11 @@ pub(super) enum Command {
     /// List the devices of the mesh
     #[command(after_help = "Examples:\n  mesh devices\n  mesh devices --json")]
     Devices,
-    /// Remove a device, or make it an admin
-    #[command(subcommand, after_help = "Examples:\n  mesh device remove old-phone\n  mesh device promote desktop")]
+    /// Remove a device or let it in again, make it an admin or a device like others
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  mesh device remove old-phone\n  mesh device promote desktop\n  mesh device readmit old-phone"
+    )]
     Device(Device),
     /// Show who did what, under which grant
     #[command(after_help = "Examples:\n  mesh log\n  mesh log --at 4")]
@@ -75,9 +78,12 @@ pub(super) enum Command {
     /// Show who holds which right, and why
     #[command(subcommand, after_help = "Examples:\n  mesh cap ls\n  mesh cap explain desktop")]
     Cap(Cap),
-    /// Show what removed devices wrote after they were removed
-    #[command(after_help = "Example:\n  mesh quarantine")]
-    Quarantine,
+    /// Show what devices wrote that does not stand, and take it over
+    #[command(after_help = "Examples:\n  mesh quarantine\n  mesh quarantine adopt Notes")]
+    Quarantine {
+        #[command(subcommand)]
+        command: Option<Quarantine>,
+    },
     /// Share directories between your devices
     #[command(
         subcommand,
@@ -196,6 +202,52 @@ pub(super) enum Device {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Make an admin a device like others; it stays in the mesh, and so do those it let in
+    #[command(after_help = "Example:\n  mesh device demote desktop")]
+    Demote {
+        /// Name of the device, or its id
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Let a device in again that was removed: found again, or removed by mistake
+    ///
+    /// It comes back with the key that it had. If somebody else may have that key, because the device was stolen or
+    /// its disk was copied, do not: set it up anew and let it in with `mesh pair`.
+    #[command(after_help = "Examples:\n  mesh device readmit old-phone\n  mesh device readmit old-phone --yes")]
+    Readmit {
+        /// Name of the device, or its id
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Quarantine {
+    /// Put what is in quarantine into the folder, as this device's own work
+    ///
+    /// What is current keeps its name: a file whose author had not seen it is put beside it, under a conflict name.
+    /// What a device removed is not removed again. Bytes that are not on this device are fetched from those that are
+    /// connected, which may have them in their history.
+    #[command(
+        after_help = "Examples:\n  mesh quarantine adopt Notes\n  mesh quarantine adopt Notes ideas/late.md\n  mesh quarantine adopt Notes --device old-phone"
+    )]
+    Adopt(Adopt),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Adopt {
+    /// Title or id of the folder
+    #[arg(value_name = "FOLDER")]
+    pub(super) folder: String,
+    /// Files or directories, as `mesh quarantine` shows them [default: everything]
+    #[arg(value_name = "PATH")]
+    pub(super) paths: Vec<String>,
+    /// Only what this device wrote
+    #[arg(long, value_name = "DEVICE")]
+    pub(super) device: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -385,14 +437,17 @@ pub(super) enum Recovery {
     /// Prove that it is written down; its secret is then wiped from this device
     #[command(after_help = "Examples:\n  mesh recovery confirm\n  mesh recovery confirm --words 3:river,17:stone")]
     Confirm(RecoveryConfirm),
-    /// Type the phrase to make this device an admin, or to remove a device that no other can remove
+    /// Type the phrase to make this device an admin, or to remove, or let in again, what no other device can
     #[command(
-        after_help = "Examples:\n  mesh recovery use\n  mesh recovery use --remove stolen-laptop\n  mesh recovery use --remove stolen-laptop --void"
+        after_help = "Examples:\n  mesh recovery use\n  mesh recovery use --remove stolen-laptop\n  mesh recovery use --remove stolen-laptop --void\n  mesh recovery use --readmit old-phone"
     )]
     Use {
         /// Remove this device instead
         #[arg(long, value_name = "NAME")]
         remove: Option<String>,
+        /// Let this device in again instead
+        #[arg(long, value_name = "NAME", conflicts_with = "remove")]
+        readmit: Option<String>,
         /// Let nothing that it wrote stand, but what other devices have built on
         #[arg(long, requires = "remove")]
         void: bool,

@@ -1,4 +1,4 @@
-//! `mesh device`, `mesh log`, `mesh cap` and `mesh quarantine`: who may do what, and why.
+//! `mesh device`, `mesh log` and `mesh cap`: who may do what, and why.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::{
     arguments::{Cap as CapCommand, Device, DeviceRemove, Log},
     error::{CliError, Exit},
     pair::read_line,
-    screen::{columns, count, short},
+    screen::{columns, short},
     status,
 };
 use crate::api::types::Cap;
@@ -23,7 +23,35 @@ pub(super) async fn device(context: &mut Context, command: Device) -> Result<(),
             }
             context.screen.line(format!("{name} is an admin now: it lets devices in and removes those it outranks."))
         }
+        Device::Demote { name } => {
+            let done = context.client.device_demote(&name).await?;
+            if context.screen.json {
+                return context.screen.value(&done);
+            }
+            context
+                .screen
+                .line(format!("{name} is no admin any more. It stays in the mesh, and so do those it let in."))
+        }
+        Device::Readmit { name, yes } => device_readmit(context, &name, yes).await,
     }
+}
+
+async fn device_readmit(context: &mut Context, name: &str, yes: bool) -> Result<(), CliError> {
+    if !yes && !context.screen.json {
+        context.screen.line(format!("{name} comes back with the key that it had, and gets everything again."))?;
+        context.screen.line("If somebody else may have that key, do not: set the device up anew and pair it.")?;
+        context.screen.ask(&format!("Let {name} in again? [y/N]"))?;
+        if !matches!(read_line().await?.trim(), "y" | "Y" | "yes") {
+            return Err(CliError::new(Exit::Refused, "declined", "Nothing was done.", "Answer y to let it in."));
+        }
+    }
+    let done = context.client.device_readmit(name).await?;
+    if context.screen.json {
+        return context.screen.value(&done);
+    }
+    context.screen.line(format!(
+        "{name} is a device of this mesh again; it connects by itself. What it wrote meanwhile stays in quarantine: `mesh quarantine adopt FOLDER` takes it over."
+    ))
 }
 
 async fn device_remove(context: &mut Context, remove: &DeviceRemove) -> Result<(), CliError> {
@@ -156,22 +184,4 @@ fn explain(context: &mut Context, caps: &[Cap], device: &str) -> Result<(), CliE
         ("live", _) => format!("So {device} keeps what it cannot read."),
         _ => format!("So {device} has no right here now."),
     })
-}
-
-pub(super) async fn quarantine(context: &mut Context) -> Result<(), CliError> {
-    let held = context.client.quarantine().await?;
-    if context.screen.json {
-        return held.iter().try_for_each(|record| context.screen.value(record));
-    }
-    if held.is_empty() {
-        return context.screen.line("Nothing is in quarantine.");
-    }
-    for record in &held {
-        let changes = count(record.changes.len() as u64, "change");
-        context.screen.line(format!("{}: {} by {}, place {}", record.title, changes, record.name, record.seq))?;
-        for change in &record.changes {
-            context.screen.line(format!("  {change}"))?;
-        }
-    }
-    Ok(())
 }

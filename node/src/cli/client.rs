@@ -20,16 +20,18 @@ use tokio::net::UnixStream;
 
 use super::error::{CliError, Exit};
 use crate::api::types::{
-    Accept, Cap, Card, CardName, Contact, ContactAdd, Device, DeviceRemove, DeviceRole, Done, Event, Folder, FolderAdd,
-    FolderGet, FolderStatus, Join, JoinResult, LogEntry, Member, PairConfirm, PairOpen, PairPoll, PairingOffer,
-    Problem, Quarantined, RecoveryConfirm, RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, Share, Shared,
-    Status,
+    Accept, Adopt, Adopted, Cap, Card, CardName, Contact, ContactAdd, Device, DeviceRemove, DeviceRole, Done, Event,
+    Folder, FolderAdd, FolderGet, FolderStatus, Join, JoinResult, LogEntry, Member, PairConfirm, PairOpen, PairPoll,
+    PairingOffer, Problem, Quarantined, RecoveryConfirm, RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse,
+    Share, Shared, Status,
 };
 
 /// How long a node may take for an ordinary answer; it hashes no file while a request waits.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// A join waits for a person at the other device: as long as a code lives, and a little.
 const JOIN_MAX: Duration = Duration::from_secs(660);
+/// Taking something over waits for its bytes, which other devices may have.
+const ADOPT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of an answer: a list of 10,000 folders.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Bytes of one line of the event stream.
@@ -73,6 +75,17 @@ impl Client {
         self.call(Verb::Put, &["v1", "devices", name], &role, ANSWER_MAX).await
     }
 
+    /// `PUT /v1/devices/{name}`
+    pub async fn device_demote(&self, name: &str) -> Result<Done, CliError> {
+        let role = DeviceRole { role: "device".to_owned() };
+        self.call(Verb::Put, &["v1", "devices", name], &role, ANSWER_MAX).await
+    }
+
+    /// `POST /v1/devices/{name}`
+    pub async fn device_readmit(&self, name: &str) -> Result<Done, CliError> {
+        self.call(Verb::Post, &["v1", "devices", name], &Done {}, ANSWER_MAX).await
+    }
+
     /// `GET /v1/log`
     pub async fn log(&self) -> Result<Vec<LogEntry>, CliError> {
         self.get(&["v1", "log"]).await
@@ -91,6 +104,11 @@ impl Client {
     /// `GET /v1/quarantine`
     pub async fn quarantine(&self) -> Result<Vec<Quarantined>, CliError> {
         self.get(&["v1", "quarantine"]).await
+    }
+
+    /// `POST /v1/quarantine`
+    pub async fn adopt(&self, asked: &Adopt) -> Result<Adopted, CliError> {
+        self.call(Verb::Post, &["v1", "quarantine"], asked, ADOPT_MAX).await
     }
 
     /// `GET /v1/card`

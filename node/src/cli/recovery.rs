@@ -27,7 +27,10 @@ pub(super) async fn recovery(context: &mut Context, command: Recovery) -> Result
     match command {
         Recovery::Write => write(context).await,
         Recovery::Confirm(confirm) => self::confirm(context, &confirm.words).await,
-        Recovery::Use { remove, void } => speak(context, remove, void).await,
+        Recovery::Use { remove, readmit, void } => {
+            let phrase = typed(context).await?;
+            speak(context, &RecoveryUse { phrase, remove, readmit, void }).await
+        }
         Recovery::Restore { at } => restore(context, at).await,
         Recovery::Rotate => rotate(context).await,
     }
@@ -102,15 +105,15 @@ async fn rotate(context: &mut Context) -> Result<(), CliError> {
 }
 
 /// Speaks with the root's word.
-async fn speak(context: &mut Context, remove: Option<String>, void: bool) -> Result<(), CliError> {
-    let asked = RecoveryUse { phrase: typed(context).await?, remove, void };
-    let done = context.client.recovery_use(&asked).await?;
+async fn speak(context: &mut Context, asked: &RecoveryUse) -> Result<(), CliError> {
+    let done = context.client.recovery_use(asked).await?;
     if context.screen.json {
         return context.screen.value(&done);
     }
-    context.screen.line(match &asked.remove {
-        Some(name) => format!("{name} is removed, and nobody but the phrase can bring it back."),
-        None => "This device is an admin now, senior to all that another device let in.".to_owned(),
+    context.screen.line(match (&asked.remove, &asked.readmit) {
+        (Some(name), _) => format!("{name} is removed, and nobody but the phrase can bring it back."),
+        (None, Some(name)) => format!("{name} is a device of this mesh again; it connects by itself."),
+        (None, None) => "This device is an admin now, senior to all that another device let in.".to_owned(),
     })
 }
 

@@ -1,13 +1,15 @@
 //! Who may do what, asked and changed by people: removing and promoting devices, and what the logs say.
 
+use std::collections::BTreeSet;
+
 use meshwork_protocol::{
     control::{Act, Control, Role, Statement},
     id::{DeviceId, MeshId, ObjectId},
     key::PublicKey,
 };
 use meshwork_replica::{
-    feed::Operation,
-    replica::{AuthorError, Replica},
+    feed::{Dot, Operation, View},
+    replica::{AuthorError, Choice, Replica},
 };
 
 use super::{
@@ -15,7 +17,7 @@ use super::{
     command::{Reply, answer, internal, no_mesh},
 };
 use crate::{
-    api::types::{Cap, Device, LogEntry, Quarantined, RecoveryUse},
+    api::types::{Adopt, Adopted, Cap, Device, LogEntry, Quarantined, RecoveryUse},
     resource::ResourceError,
 };
 
@@ -23,11 +25,14 @@ use crate::{
 pub(crate) enum Ask {
     Remove { name: String, void: bool, reply: Reply<()> },
     Promote { name: String, reply: Reply<()> },
+    Demote { name: String, reply: Reply<()> },
+    Readmit { name: String, reply: Reply<()> },
     UsePhrase { asked: RecoveryUse, reply: Reply<()> },
     Log(Reply<Vec<LogEntry>>),
     DevicesAsOf { number: u64, reply: Reply<Vec<Device>> },
     Caps(Reply<Vec<Cap>>),
     Quarantine(Reply<Vec<Quarantined>>),
+    Adopt { asked: Adopt, reply: Reply<Adopted> },
 }
 
 /// The word for a role in a mesh.
@@ -44,11 +49,14 @@ impl Driver {
         match ask {
             Ask::Remove { name, void, reply } => answer(reply, self.device_remove(&name, void)),
             Ask::Promote { name, reply } => answer(reply, self.device_promote(&name)),
+            Ask::Demote { name, reply } => answer(reply, self.device_demote(&name)),
+            Ask::Readmit { name, reply } => answer(reply, self.device_readmit(&name)),
             Ask::UsePhrase { asked, reply } => answer(reply, self.recovery_use(&asked)),
             Ask::Log(reply) => answer(reply, Ok(self.control_log())),
             Ask::DevicesAsOf { number, reply } => answer(reply, self.devices_as_of(number)),
             Ask::Caps(reply) => answer(reply, Ok(self.caps())),
             Ask::Quarantine(reply) => answer(reply, Ok(self.quarantine())),
+            Ask::Adopt { asked, reply } => self.adopt(&asked, reply),
         }
     }
 
@@ -71,24 +79,68 @@ impl Driver {
     fn device_promote(&mut self, name: &str) -> Result<(), ResourceError> {
         let device = self.find_device(name)?;
         self.ask_replica(|replica, _| replica.promote_device(device)).map_err(|error| match error {
-            AuthorError::Author(_) => ResourceError::new(
+            AuthorError::Author(_) => not_admin("Only an admin can make another device an admin."),
+            error => internal(error),
+        })
+    }
+
+    /// Makes an admin a device like others.
+    fn device_demote(&mut self, name: &str) -> Result<(), ResourceError> {
+        let device = self.find_device(name)?;
+        let said = self.name_of(device);
+        let replica = self.replica.as_ref().ok_or_else(no_mesh)?;
+        if replica.control().role(replica.mesh_id().into(), device) != Some(Role::Own) {
+            return Err(ResourceError::new(
+                409,
+                "no_admin",
+                format!("{said} is no admin."),
+                "`mesh devices` shows who is.",
+            ));
+        }
+        self.ask_replica(|replica, rng| replica.demote_device(rng, device)).map_err(|error| match error {
+            AuthorError::NotSenior => ResourceError::new(
                 403,
-                "not_admin",
-                "Only an admin can make another device an admin.",
-                "Do it on a device that `mesh devices` shows as an admin.",
+                "not_senior",
+                format!("This device may not demote {said}: only an admin who is senior to it may."),
+                "`mesh cap explain NAME` shows who made it one; demote it from that device, or from the first one.",
             ),
             error => internal(error),
         })
     }
 
-    /// Makes this device an admin, or removes one, by the word of the root.
+    /// Lets a device in again that was removed.
+    fn device_readmit(&mut self, name: &str) -> Result<(), ResourceError> {
+        let device = self.find_removed(name)?;
+        let said = self.name_of(device);
+        let replica = self.replica.as_ref().ok_or_else(no_mesh)?;
+        let mesh = ObjectId::from(replica.mesh_id());
+        let remover = replica.control().barred_by(mesh, replica.device(), device.into());
+        let remover = remover.map(|remover| self.author_name(replica, mesh, remover));
+        self.ask_replica(|replica, rng| replica.readmit_device(rng, device)).map_err(|error| match error {
+            AuthorError::NotSenior => ResourceError::new(
+                403,
+                "not_senior",
+                format!(
+                    "{said} was removed by {}, which outranks this device.",
+                    remover.unwrap_or_else(|| "a device".to_owned())
+                ),
+                "Let it in again there, on a device that outranks that one, or with `mesh recovery use --readmit`.",
+            ),
+            AuthorError::Author(_) => not_admin("Only an admin can let a device in again."),
+            error => internal(error),
+        })
+    }
+
+    /// Makes this device an admin, removes a device or lets one in again, by the word of the root.
     fn recovery_use(&mut self, asked: &RecoveryUse) -> Result<(), ResourceError> {
         let seed = self.root_in_force(&asked.phrase)?;
         let removed = asked.remove.as_deref().map(|name| self.find_device(name)).transpose()?;
+        let readmitted = asked.readmit.as_deref().map(|name| self.find_removed(name)).transpose()?;
         let void = asked.void;
-        let done = self.ask_replica(|replica, rng| match removed {
-            Some(device) => replica.remove_by_root(rng, &seed, device, void),
-            None => replica.promote_by_root(&seed),
+        let done = self.ask_replica(|replica, rng| match (removed, readmitted) {
+            (Some(device), _) => replica.remove_by_root(rng, &seed, device, void),
+            (None, Some(device)) => replica.readmit_by_root(rng, &seed, device),
+            (None, None) => replica.promote_by_root(&seed),
         });
         done.map_err(internal)
     }
@@ -96,17 +148,45 @@ impl Driver {
     /// The device of this mesh with this name, or whose id begins so.
     fn find_device(&self, name: &str) -> Result<DeviceId, ResourceError> {
         let replica = self.replica.as_ref().ok_or_else(no_mesh)?;
-        let devices = replica.control().devices(replica.mesh_id());
-        let is_meant = |device: &DeviceId| {
-            self.name_of(*device) == name || (name.len() >= 8 && device.to_string().starts_with(name))
-        };
-        let found: Vec<DeviceId> = devices.into_iter().map(|(device, _)| device).filter(is_meant).collect();
-        match found.as_slice() {
-            [device] => Ok(*device),
-            [] => Err(ResourceError::not_found(
+        let devices = replica.control().devices(replica.mesh_id()).into_iter().map(|(device, _)| device);
+        let found: Vec<DeviceId> = devices.filter(|device| self.is_called(*device, name)).collect();
+        self.only_one(name, &found, || {
+            ResourceError::not_found(
                 format!("This mesh has no device {name}."),
                 "`mesh devices` shows the devices that it has.",
-            )),
+            )
+        })
+    }
+
+    /// The device with this name, or whose id begins so, that was of this mesh and is not now.
+    fn find_removed(&self, name: &str) -> Result<DeviceId, ResourceError> {
+        let replica = self.replica.as_ref().ok_or_else(no_mesh)?;
+        let mesh = ObjectId::from(replica.mesh_id());
+        let held = replica.control().grant_states(mesh).into_iter().map(|grant| DeviceId::from(grant.holder));
+        let is_out = |device: &DeviceId| replica.control().role(mesh, *device).is_none();
+        let found: BTreeSet<DeviceId> = held.filter(|device| is_out(device) && self.is_called(*device, name)).collect();
+        self.only_one(name, &found.into_iter().collect::<Vec<_>>(), || {
+            ResourceError::not_found(
+                format!("No device {name} was removed from this mesh."),
+                "`mesh log` shows which ones were; `mesh pair` lets a new one in.",
+            )
+        })
+    }
+
+    pub(super) fn is_called(&self, device: DeviceId, name: &str) -> bool {
+        self.name_of(device) == name || (name.len() >= 8 && device.to_string().starts_with(name))
+    }
+
+    /// The one device that was found by a name.
+    pub(super) fn only_one(
+        &self,
+        name: &str,
+        found: &[DeviceId],
+        none: impl FnOnce() -> ResourceError,
+    ) -> Result<DeviceId, ResourceError> {
+        match found {
+            [device] => Ok(*device),
+            [] => Err(none()),
             _ => Err(ResourceError::new(
                 409,
                 "ambiguous",
@@ -196,7 +276,11 @@ impl Driver {
     fn quarantine(&self) -> Vec<Quarantined> {
         let Some(replica) = &self.replica else { return Vec::new() };
         let mut held = Vec::new();
-        for object in self.folder_ids() {
+        for object in self.folder_ids().into_iter().filter(|object| replica.quarantined(*object).next().is_some()) {
+            let tree = replica.with_quarantine(object);
+            let view = tree.view();
+            let here = replica.adoption(object, &Choice::default(), &BTreeSet::new()).map(|all| all.here);
+            let here = here.unwrap_or_default();
             for record in replica.quarantined(object) {
                 held.push(Quarantined {
                     folder: object.to_string(),
@@ -205,7 +289,7 @@ impl Driver {
                     name: self.name_of(record.device),
                     chain: record.chain.to_string(),
                     seq: record.seq,
-                    changes: record.operations.iter().map(|operation| change(replica, object, operation)).collect(),
+                    changes: record.operations.iter().map(|operation| change(&view, &here, operation)).collect(),
                 });
             }
         }
@@ -273,15 +357,19 @@ pub(super) fn object_role(role: Role) -> &'static str {
 }
 
 /// One change of a quarantined record, for people.
-fn change(replica: &Replica, object: ObjectId, operation: &Operation) -> String {
-    let view = replica.folder(object).map(|folder| folder.feed().view());
-    let above = view.and_then(|view| view.node_of(operation.key.dir).map(|node| view.path_of(node)));
+fn change(view: &View<'_>, here: &BTreeSet<Dot>, operation: &Operation) -> String {
+    let above = view.node_of(operation.key.dir).map(|node| view.path_of(node));
     let mut path: Vec<String> = above.unwrap_or_default().iter().map(ToString::to_string).collect();
     path.push(operation.key.name.to_string());
     let path = path.join("/");
-    match operation.value.file() {
+    let said = match operation.value.file() {
         Some(file) => format!("{path} ({} bytes)", file.size),
         None if operation.value.is_tombstone() => format!("{path} removed"),
         None => format!("{path}/"),
-    }
+    };
+    if here.contains(&operation.dot) { format!("{said}, here as well") } else { said }
+}
+
+fn not_admin(message: &str) -> ResourceError {
+    ResourceError::new(403, "not_admin", message, "Do it on a device that `mesh devices` shows as an admin.")
 }

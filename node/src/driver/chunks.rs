@@ -1,7 +1,10 @@
 //! Bytes of files: fetching what the replica wants from a peer, and serving what a peer asks for. The
 //! bytes go between a stream and the disk; the loop sees only the beginning and the end.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use meshwork_host::swarm::{NetworkHandle, Stream};
 use meshwork_protocol::{
@@ -95,7 +98,7 @@ impl Driver {
         tokio::spawn(async move {
             let contents: Vec<ContentId> = files.iter().map(|file| file.content).collect();
             let outcomes = match shelf {
-                Some(shelf) => Fetching { network, direct, peer, object, shelf, blobs }.run(files).await,
+                Some(shelf) => Fetching::new((&network, &direct), peer, object, &shelf, &blobs).run(files).await,
                 None => contents.into_iter().map(|content| (content, Outcome::Local)).collect(),
             };
             // A loop that has ended needs no answer.
@@ -167,7 +170,7 @@ impl OpenContent for OpenFile {
 }
 
 /// One fetch: the peer's stream and where what comes is put.
-struct Fetching {
+pub(super) struct Fetching {
     network: NetworkHandle,
     direct: Direct,
     peer: DeviceId,
@@ -177,6 +180,23 @@ struct Fetching {
 }
 
 impl Fetching {
+    pub(super) fn new(
+        (network, direct): (&NetworkHandle, &Direct),
+        peer: DeviceId,
+        object: ObjectId,
+        shelf: &Shelf,
+        blobs: &Arc<BlobStore>,
+    ) -> Self {
+        let (network, direct, shelf, blobs) = (network.clone(), direct.clone(), shelf.clone(), blobs.clone());
+        Fetching { network, direct, peer, object, shelf, blobs }
+    }
+
+    /// The contents that are here whole after the fetch.
+    pub(super) async fn gain(self, files: Vec<FileValue>) -> BTreeSet<ContentId> {
+        let outcomes = self.run(files).await.into_iter();
+        outcomes.filter(|(_, outcome)| *outcome == Outcome::Done).map(|(content, _)| content).collect()
+    }
+
     async fn run(self, files: Vec<FileValue>) -> Vec<(ContentId, Outcome)> {
         let bytes = files.iter().map(|file| file.size).fold(0, u64::saturating_add);
         let mut stream = match self.network.open_stream(self.peer, wire::CHUNKS).await {
@@ -315,12 +335,40 @@ fn prepare(shelf: &Shelf, content: ContentId, chunks: Vec<ChunkRef>) -> (FetchFi
     }
     let wanted = match &open {
         Some(incoming) => {
-            let missing: std::collections::BTreeSet<usize> = incoming.missing().collect();
+            let missing: BTreeSet<usize> = incoming.missing().collect();
             at.into_iter().filter(|(number, _)| missing.contains(&(*number as usize))).collect()
         }
         None => at,
     };
     (FetchFile { content, chunks: wanted }, Expected { content, chunks, open })
+}
+
+/// Brings contents back that the own history has whole; gives those.
+pub(super) fn recall(shelf: &Shelf, blobs: &BlobStore, files: &[FileValue]) -> BTreeSet<ContentId> {
+    let is_back = |file: &&FileValue| {
+        let Some(chunks) = own_chunks(shelf, blobs, file).filter(|_| shelf.history.find(file.content).is_some()) else {
+            return false;
+        };
+        let (wanted, expected) = prepare(shelf, file.content, chunks);
+        wanted.chunks.is_empty() && expected.open.is_some_and(|incoming| incoming.finish().is_ok())
+    };
+    files.iter().filter(is_back).map(|file| file.content).collect()
+}
+
+/// The chunks of a file, if the pages of its manifest are here.
+fn own_chunks(shelf: &Shelf, blobs: &BlobStore, file: &FileValue) -> Option<Vec<ChunkRef>> {
+    let page = |id: ChunkId| blobs.get(id, &|hash| shelf.convergence.chunk_id(hash)).ok().flatten();
+    match &file.kind {
+        FileKind::Symlink { .. } => None,
+        FileKind::Regular { manifest: Manifest::Inline { chunks, .. } } => Some(chunks.clone()),
+        FileKind::Regular { manifest: Manifest::Paged { root, chunks: count, .. } } => {
+            let mut chunks = Vec::new();
+            for id in root_entries(&page(*root)?).ok()? {
+                chunks.extend(page_entries(&page(id)?).ok()?);
+            }
+            (chunks.len() == usize::try_from(*count).ok()?).then_some(chunks)
+        }
+    }
 }
 
 /// Writes what arrives into the folder's incoming files and the blob store.

@@ -295,6 +295,7 @@ impl Driver {
             tracing::warn!(folder = %object.short(), %error, "a folder could not be taken off this device whole");
         }
         self.problems.remove(&object);
+        self.adoption_put(object, &[]);
         self.writing.rows.retain(|key, _| !key.starts_with(&object.0));
         let store = self.store.clone();
         tokio::spawn(async move {

@@ -170,6 +170,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
         trim: None,
         stopping: None,
         problems: BTreeMap::new(),
+        adopting: None,
         identity,
         home,
     };

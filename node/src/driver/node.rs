@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     api::types::{
-        Accept, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderStatus, Join, JoinResult, LogEntry,
-        Member, PairEvent, PairingOffer, Quarantined, RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse,
-        RecoveryWord, Shared, Status,
+        Accept, Adopt, Adopted, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderStatus, Join,
+        JoinResult, LogEntry, Member, PairEvent, PairingOffer, Quarantined, RecoveryPhrase, RecoveryRestore,
+        RecoveryRotate, RecoveryUse, RecoveryWord, Shared, Status,
     },
     resource::{
         NodeControl, ResourceError,
@@ -81,6 +81,14 @@ impl NodeControl for Node {
         self.ask(|reply| Command::Authority(Ask::Promote { name: name_or_id, reply })).await
     }
 
+    async fn device_demote(&self, name_or_id: String) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::Authority(Ask::Demote { name: name_or_id, reply })).await
+    }
+
+    async fn device_readmit(&self, name_or_id: String) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::Authority(Ask::Readmit { name: name_or_id, reply })).await
+    }
+
     async fn control_log(&self) -> Result<Vec<LogEntry>, ResourceError> {
         self.ask(|reply| Command::Authority(Ask::Log(reply))).await
     }
@@ -95,6 +103,10 @@ impl NodeControl for Node {
 
     async fn quarantine(&self) -> Result<Vec<Quarantined>, ResourceError> {
         self.ask(|reply| Command::Authority(Ask::Quarantine(reply))).await
+    }
+
+    async fn adopt(&self, asked: Adopt) -> Result<Adopted, ResourceError> {
+        self.ask(|reply| Command::Authority(Ask::Adopt { asked, reply })).await
     }
 
     async fn card(&self) -> Result<Card, ResourceError> {

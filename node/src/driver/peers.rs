@@ -186,8 +186,10 @@ async fn write(
             break;
         }
     }
-    // The peer learns of the end by the stream; there is nobody else to tell.
+    // The peer learns of the end by the stream.
     let _ = writer.shutdown().await;
+    // The reader of a stream that is broken for writing may wait on; a loop that has ended needs no answer.
+    let _ = events.send(Event::Ended { device, generation, reason: "no longer written to".to_owned() }).await;
 }
 
 /// Reads records from the store and writes them; gives the newest place sent of each chain.

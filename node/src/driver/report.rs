@@ -14,7 +14,7 @@ use crate::{api::types::PairEvent, clock, resource::events};
 const PROBLEMS: usize = 32;
 
 /// A path for people and JSON.
-fn text(path: &Path) -> String {
+pub(super) fn text(path: &Path) -> String {
     let names: Vec<String> = path.iter().map(ToString::to_string).collect();
     names.join("/")
 }
@@ -153,6 +153,8 @@ impl Driver {
                 let said = format!("{title}: {operations} changes recorded");
                 (events::FOLDER_RECORDED, &whole, said, vec![("operations", json!(operations))])
             }
+            // Whoever asked is told.
+            folder::Event::Put { .. } => return,
             folder::Event::Problem { path, reason } => {
                 let said = format!("{title}/{}: {reason}", text(path));
                 if !self.note_problem(object, &said) {

@@ -2,7 +2,7 @@
 
 use meshwork_protocol::resource::{Request, Response, Verb};
 
-use super::{NodeControl, ResourceError, answer, wrong_verb};
+use super::{NodeControl, ResourceError, answer, body, wrong_verb};
 
 pub(super) async fn log<N: NodeControl>(node: &N, request: &Request) -> Result<Response, ResourceError> {
     match request.verb() {
@@ -38,6 +38,7 @@ pub(super) async fn caps<N: NodeControl>(node: &N, request: &Request) -> Result<
 pub(super) async fn quarantine<N: NodeControl>(node: &N, request: &Request) -> Result<Response, ResourceError> {
     match request.verb() {
         Verb::Get => Ok(answer(200, &node.quarantine().await?)),
+        Verb::Post => Ok(answer(200, &node.adopt(body(request)?).await?)),
         _ => Err(wrong_verb(request)),
     }
 }

@@ -21,13 +21,20 @@ pub(super) async fn device<N: NodeControl>(node: &N, request: &Request, name: &s
         }
         Verb::Put => {
             let DeviceRole { role } = body(request)?;
-            if role != "admin" {
-                return Err(ResourceError::bad_request(
-                    format!("A device cannot be made {role:?}."),
-                    "The role that can be given is admin.",
-                ));
+            match role.as_str() {
+                "admin" => node.device_promote(name.to_owned()).await?,
+                "device" => node.device_demote(name.to_owned()).await?,
+                _ => {
+                    return Err(ResourceError::bad_request(
+                        format!("A device cannot be made {role:?}."),
+                        "The roles that can be given are admin and device.",
+                    ));
+                }
             }
-            node.device_promote(name.to_owned()).await?;
+            Ok(done(200))
+        }
+        Verb::Post => {
+            node.device_readmit(name.to_owned()).await?;
             Ok(done(200))
         }
         _ => Err(wrong_verb(request)),

@@ -15,9 +15,9 @@ use super::{
     events::{self, EventLog, Subscription},
 };
 use crate::api::types::{
-    Accept, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult,
-    LogEntry, Member, PairEvent, PairingOffer, Quarantined, RecoveryPhrase, RecoveryRestore, RecoveryRotate,
-    RecoveryUse, RecoveryWord, Shared, Status,
+    Accept, Adopt, Adopted, AdoptedFile, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderState,
+    FolderStatus, Join, JoinResult, LogEntry, Member, PairEvent, PairingOffer, Quarantined, RecoveryPhrase,
+    RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Shared, Status,
 };
 
 pub(crate) const DEVICE: &str = "d1d1d1d1";
@@ -146,6 +146,14 @@ impl NodeControl for FakeNode {
         known(&name_or_id)
     }
 
+    async fn device_demote(&self, name_or_id: String) -> Result<(), ResourceError> {
+        known(&name_or_id)
+    }
+
+    async fn device_readmit(&self, name_or_id: String) -> Result<(), ResourceError> {
+        known(&name_or_id)
+    }
+
     async fn control_log(&self) -> Result<Vec<LogEntry>, ResourceError> {
         Ok(Vec::new())
     }
@@ -160,6 +168,12 @@ impl NodeControl for FakeNode {
 
     async fn quarantine(&self) -> Result<Vec<Quarantined>, ResourceError> {
         Ok(Vec::new())
+    }
+
+    async fn adopt(&self, asked: Adopt) -> Result<Adopted, ResourceError> {
+        known(&asked.folder)?;
+        let taken = |path: String| AdoptedFile { at: path.clone(), path };
+        Ok(Adopted { files: asked.paths.into_iter().map(taken).collect(), ..Adopted::default() })
     }
 
     async fn card(&self) -> Result<Card, ResourceError> {
@@ -257,7 +271,7 @@ impl NodeControl for FakeNode {
     }
 
     async fn recovery_use(&self, asked: RecoveryUse) -> Result<(), ResourceError> {
-        asked.remove.as_deref().map_or(Ok(()), known)
+        asked.remove.as_deref().or(asked.readmit.as_deref()).map_or(Ok(()), known)
     }
 
     async fn recovery_restore(&self, asked: RecoveryRestore) -> Result<JoinResult, ResourceError> {

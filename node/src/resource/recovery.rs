@@ -47,6 +47,12 @@ pub(super) async fn speak<N: NodeControl>(node: &N, request: &Request) -> Result
     match request.verb() {
         Verb::Post => {
             let asked: RecoveryUse = body(request)?;
+            if asked.remove.is_some() && asked.readmit.is_some() {
+                return Err(ResourceError::bad_request(
+                    "A device is removed or let in again, not both at a time.",
+                    "Ask for one, then for the other.",
+                ));
+            }
             node.recovery_use(asked).await?;
             Ok(done(200))
         }

@@ -21,6 +21,7 @@ mod skeleton;
 mod tests;
 mod view;
 
+pub(crate) use self::conflict_name::ConflictNames;
 pub use self::{
     batch::{BatchError, decode, encode, split},
     diff::{Edit, EditError, Edits, NodeRef, Now, diff},

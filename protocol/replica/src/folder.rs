@@ -5,6 +5,7 @@
 //! older than what it is compared with. What the user did is always looked at before anything is
 //! placed.
 
+mod adopt;
 mod agree;
 mod base;
 mod compare;
@@ -24,6 +25,7 @@ use meshwork_protocol::{
 };
 use rand_core::CryptoRng;
 
+pub(crate) use adopt::{Putting, Verdict};
 pub use base::{BaseChange, DiskBase};
 use disk::Disk;
 use observed::{Hashed, Path, Step, Stepped};
@@ -55,6 +57,9 @@ pub enum Input {
     Authored(Vec<Arc<Operation>>),
     /// A wanted content is here whole.
     Arrived(ContentId),
+    /// Do these steps as if the user did so: what they put is recorded when it is found. For each the content, if
+    /// any, that it takes to history. Answered with [`Event::Put`].
+    Put(Vec<Step>, Vec<Option<ContentId>>),
     /// A deadline has passed.
     Tick,
 }
@@ -108,6 +113,11 @@ pub enum Event {
     Recorded {
         /// How many.
         operations: usize,
+    },
+    /// The steps of [`Input::Put`] are done, but for those listed.
+    Put {
+        /// Where one was not done, and a sentence for the user.
+        failed: Vec<(Path, String)>,
     },
     /// Something cannot be synchronised.
     Problem {

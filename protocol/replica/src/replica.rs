@@ -5,10 +5,12 @@
 //! reads no clock, draws no randomness of its own and does no I/O, so that a simulation can run
 //! thousands of them.
 
+mod adopt;
 mod author;
 mod exchange;
 mod fork;
 mod judge;
+mod membership;
 mod mesh;
 mod receive;
 mod restore;
@@ -27,6 +29,7 @@ use meshwork_protocol::{
 };
 use rand_core::CryptoRng;
 
+pub use adopt::{AdoptError, Adoption, Choice, path_of};
 pub use exchange::{Event, Input, Output, Stored, StoredBase};
 pub use mesh::FOLDER;
 pub use standing::Quarantined;
@@ -48,8 +51,8 @@ pub enum AuthorError {
     /// This device may not write there.
     #[error("this device has no right to write there")]
     NotMember,
-    /// A device can be removed only by an admin who is senior to it.
-    #[error("this device may not remove that one")]
+    /// A device is removed, and let in again, only by an admin who is not junior to it, or to who removed it.
+    #[error("this device is outranked")]
     NotSenior,
     /// The key to write with has not arrived yet.
     #[error("the key of this object has not arrived yet")]

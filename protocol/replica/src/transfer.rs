@@ -171,6 +171,11 @@ impl Transfer {
         wants.fold((0, 0), |(files, bytes), (_, want)| (files + 1, bytes.saturating_add(want.file.size)))
     }
 
+    /// Whether a content is still to come for an object.
+    pub fn is_wanted(&self, object: ObjectId, content: ContentId) -> bool {
+        self.wants.contains_key(&(object, content))
+    }
+
     fn want(&mut self, object: ObjectId, files: Vec<FileValue>) {
         for file in files {
             let name = (object, file.content);

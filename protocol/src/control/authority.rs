@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     id::{DeviceId, MeshId, ObjectId, OpId, RecordId},
+    key::PublicKey,
     seal::SealPublic,
 };
 
 use super::{
     Control,
     evaluate::{Evaluation, Node},
-    log::{Birth, ControlLog},
+    log::{Birth, ControlLog, Entry},
     operation::{Act, Holder, Role},
 };
 
@@ -207,6 +208,19 @@ impl Control {
         let mut ids: Vec<OpId> = binding.map(|entry| entry.id).collect();
         ids.sort();
         ids
+    }
+
+    /// Who took a holder out of a log and outranks a device that would let him in again: with a grant of its own he
+    /// would still be out.
+    pub fn barred_by(&self, object: ObjectId, by: DeviceId, holder: Holder) -> Option<PublicKey> {
+        let (log, evaluation) = self.evaluated(object)?;
+        let member = evaluation.roster.members.get(&by)?;
+        let via = if log.is_mesh() { member.device_grant } else { member.object_grant };
+        let own = log.get(via).map(|entry| log.grant_rank(entry))?;
+        let outranking = evaluation
+            .standing(log)
+            .find(|entry| matches!(entry.op.act, Act::Revoke { to, .. } if to == holder) && entry.rank < own);
+        outranking.map(Entry::author)
     }
 
     /// Judges the right by which a record was written: by the two grants it names and the revocations that bind

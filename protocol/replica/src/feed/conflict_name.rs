@@ -24,7 +24,7 @@ pub(super) fn is_conflict_name(name: &Name) -> bool {
 ///
 /// Where the rule stops giving new names (at 255 bytes), the whole id takes the place of its first
 /// eight digits, then the whole id and a number, so that there is always another name to try.
-pub(super) struct ConflictNames {
+pub(crate) struct ConflictNames {
     original: Name,
     current: Name,
     digits: String,
@@ -33,11 +33,11 @@ pub(super) struct ConflictNames {
 }
 
 impl ConflictNames {
-    pub(super) fn for_file(name: &Name, content: &ContentId) -> Self {
+    pub(crate) fn for_file(name: &Name, content: &ContentId) -> Self {
         Self::new(name, hex(content.as_bytes()))
     }
 
-    pub(super) fn for_directory(name: &Name, smallest: &DirId) -> Self {
+    pub(crate) fn for_directory(name: &Name, smallest: &DirId) -> Self {
         Self::new(name, hex(smallest.as_bytes()))
     }
 
@@ -46,7 +46,7 @@ impl ConflictNames {
     }
 
     /// The next name to try; never ends.
-    pub(super) fn advance(&mut self) -> Name {
+    pub(crate) fn advance(&mut self) -> Name {
         if self.number.is_none() && self.marks < MAX_SHORT_MARKS {
             self.marks += 1;
             let tag: String = self.digits.chars().take(8).collect();

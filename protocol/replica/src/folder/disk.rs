@@ -1,8 +1,15 @@
 //! The folder's work at the disk: one job at a time, the user's changes first.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
-use meshwork_protocol::{id::DirId, limits, time::Timestamp};
+use meshwork_protocol::{
+    id::{ContentId, DirId},
+    limits,
+    time::Timestamp,
+};
 use rand_core::CryptoRng;
 
 use super::{
@@ -31,6 +38,8 @@ enum Job {
     Author(Round, Findings),
     /// Placing, and what the base becomes when all is done.
     Place(Plan, FeedMap),
+    /// Putting what the user takes over.
+    Put(Vec<Step>),
     /// Bringing back what a plan had set aside that could not be carried through; how often that failed.
     Undo(Vec<Step>, usize),
 }
@@ -45,6 +54,8 @@ pub struct Disk {
     everywhere: bool,
     again: Option<(Timestamp, BTreeSet<Path>)>,
     queue: Queue,
+    /// What is to be put as if the user did so.
+    puts: VecDeque<(Vec<Step>, Vec<Option<ContentId>>)>,
     /// Nothing has changed since a plan found nothing to do.
     fruitless: bool,
     /// The whole directory has been looked at once.
@@ -62,6 +73,7 @@ impl Disk {
             everywhere: false,
             again: None,
             queue: Queue::default(),
+            puts: VecDeque::new(),
             fruitless: false,
             looked: false,
             stopped: None,
@@ -132,6 +144,7 @@ impl Disk {
                 self.fruitless = false;
                 self.queue.arrive(&self.base, feed, content);
             }
+            Input::Put(steps, kept) => self.puts.push_back((steps, kept)),
             Input::Tick => self.tick(now, feed),
         }
         out.extend(self.advance(now, feed));
@@ -187,6 +200,9 @@ impl Disk {
                 let mut round = Round::new(self.take_dirty());
                 out.push(Output::List(round.next_listings()));
                 self.job = Job::List(round);
+            } else if let Some((steps, kept)) = self.puts.pop_front() {
+                out.push(Output::Place(steps.clone(), kept));
+                self.job = Job::Put(steps);
             } else if self.stopped.is_none() && self.queue.is_ready() && !self.fruitless {
                 self.reconcile(now, feed, &mut out);
             }
@@ -389,6 +405,7 @@ impl Disk {
                     self.look_everywhere();
                 }
             },
+            Job::Put(steps) => self.put(steps, outcome, out),
             Job::Undo(steps, tries) => {
                 let outcomes = outcome.unwrap_or_default();
                 let done = |number: usize| matches!(outcomes.get(number), Some(Stepped::Done(_)));
@@ -437,6 +454,21 @@ impl Disk {
         }
         self.dirty.extend(plan.steps.iter().flat_map(parents));
         self.bring_back(plan.undo(&done), 0, out);
+    }
+
+    /// What was put is looked for as any change of the user's is.
+    fn put(&mut self, steps: Vec<Step>, outcome: Result<Vec<Stepped>, String>, out: &mut Vec<Output>) {
+        let stepped = outcome.unwrap_or_else(|reason| vec![Stepped::Refused { reason }; steps.len()]);
+        let mut failed = Vec::new();
+        for (step, outcome) in steps.iter().zip(stepped) {
+            match outcome {
+                Stepped::Done(_) => out.extend(event_of(step).map(Output::Event)),
+                Stepped::Changed => failed.push((place_of(step).clone(), "something else came there".to_owned())),
+                Stepped::Refused { reason } => failed.push((place_of(step).clone(), reason)),
+            }
+        }
+        self.dirty.extend(steps.iter().flat_map(parents));
+        out.push(Output::Event(Event::Put { failed }));
     }
 
     /// Nothing may stay aside: the next look would take it for deleted.

@@ -55,9 +55,7 @@ impl Replica {
         let mut out = Vec::new();
         let mesh = ObjectId::from(self.mesh);
         if self.control.role(mesh, device).is_none() {
-            let seen = self.control.revocations(mesh, device.into());
-            let act = Act::Grant { to: device.into(), role: Role::Edit, seen };
-            self.author_act(mesh, act)?;
+            self.let_in(device)?;
         }
         self.persist_signed(&mut out);
         if self.control.write_epoch(mesh, &self.keyring).is_some() {
@@ -149,7 +147,7 @@ impl Replica {
         self.finish_removal(rng, device)
     }
 
-    fn revocation_of(&self, rng: &mut impl CryptoRng, device: DeviceId, void: bool) -> Act {
+    pub(super) fn revocation_of(&self, rng: &mut impl CryptoRng, device: DeviceId, void: bool) -> Act {
         let mut act = self.control.revocation(rng, device, &self.newest_of(device));
         if let (Act::Revoke { cuts, .. }, true) = (&mut act, void) {
             cuts.clear();
@@ -160,17 +158,7 @@ impl Replica {
     /// New keys for everything that a removed device could read, as far as this device may make them.
     fn finish_removal(&mut self, rng: &mut impl CryptoRng, device: DeviceId) -> Result<Vec<Output>, AuthorError> {
         let mut out = Vec::new();
-        let objects: Vec<ObjectId> = self.objects.keys().copied().collect();
-        for object in &objects {
-            // An object whose key has not come here yet is given a new one by somebody who has it, one that this mesh
-            // may only read by somebody who may write.
-            if self.keyring.convergence(*object).is_some() && self.may_write(*object) {
-                self.ensure_epoch(rng, *object)?;
-            }
-        }
-        self.persist_signed(&mut out);
-        objects.into_iter().for_each(|object| self.judge_again(object));
-        out.push(Output::PeersChanged);
+        self.renew_keys(rng, &mut out)?;
         out.push(Output::Event(Event::DeviceRemoved(device)));
         Ok(out)
     }

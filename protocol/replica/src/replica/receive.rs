@@ -178,6 +178,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         self.open_epochs(log, out);
+        self.keep_published(log, out);
         let is_mesh = self.control.log(log).is_some_and(|log| log.is_mesh());
         self.follow(log, inputs);
         self.audiences_due = true;

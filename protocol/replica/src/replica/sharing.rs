@@ -64,6 +64,9 @@ impl Replica {
         let mut out = Vec::new();
         let has = self.role_of(object, person);
         if has != Some(role) {
+            if self.control.barred_by(object, self.device(), person.into()).is_some() {
+                return Err(AuthorError::NotSenior);
+            }
             if has > Some(role) {
                 // A grant adds to what is there: to end with less, what is there must go first. To end with more it
                 // must not: what a device of the person wrote and is still on its way would not stand.

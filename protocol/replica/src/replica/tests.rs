@@ -1,6 +1,7 @@
 //! What the rows of `docs/threat-model.md` about records, statements and frames promise: each sends real frames
 //! through [`Replica::handle`] and looks at the error, the counter and the state.
 
+mod devices;
 mod forks;
 mod frames;
 mod graphs;
