@@ -177,8 +177,8 @@ impl Replica {
     /// Whether the record of an operation builds on the one of a dot.
     fn knew(&self, object: ObjectId, operation: &Operation, dot: &Dot) -> bool {
         let chains = self.objects.get(&object).map(|state| state.intake.chains());
-        let context = chains.and_then(|chains| chains.context_at(&operation.dot.chain, operation.dot.seq));
-        context.is_some_and(|context| context.contains(&dot.chain, dot.seq))
+        let context = chains.and_then(|chains| chains.context_of(&operation.dot.record));
+        context.is_some_and(|context| context.contains_key(&dot.record))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use meshwork_protocol::id::{ChainId, ChunkId, FileId};
+use meshwork_protocol::id::{ChunkId, FileId, RecordKey};
 use proptest::prelude::*;
 
 use super::*;
@@ -17,7 +17,13 @@ use crate::{
 const SUB: DirId = DirId([7; 16]);
 
 fn dot(seq: u64) -> Dot {
-    Dot { chain: ChainId([1; 16]), seq, index: 0 }
+    let mut record = [1; 16];
+    record[8..].copy_from_slice(&seq.to_be_bytes());
+    Dot { record: RecordKey(record), index: 0 }
+}
+
+fn seq(dot: &Dot) -> u64 {
+    u64::from_be_bytes(dot.record.0[8..].try_into().expect("8 bytes"))
 }
 
 fn name(text: &str) -> Name {
@@ -187,7 +193,7 @@ proptest! {
             history(1, shown).into_iter().map(|(operation, _)| (operation.key.clone(), operation)).collect();
         let base = disk(&shown.into_values().collect::<Vec<_>>());
         let seen = |key: &Key, chosen: &[bool]| -> Vec<u64> {
-            let before = base.map().at(key).iter().map(|operation| operation.dot.seq);
+            let before = base.map().at(key).iter().map(|operation| seq(&operation.dot));
             before.zip(chosen).filter(|(_, chosen)| **chosen).map(|(seq, _)| seq).collect()
         };
         let tail: Vec<(Arc<Operation>, Vec<u64>)> =
@@ -209,7 +215,7 @@ proptest! {
                 prop_assert!(!old.is_dir());
                 let replaced = tail.iter().zip(&verdicts).find(|(_, verdict)| **verdict == Verdict::Put(path.clone()));
                 let ((_, seen), _) = replaced.expect("it was put for an operation");
-                prop_assert!(old.sources().iter().all(|operation| seen.contains(&operation.dot.seq)));
+                prop_assert!(old.sources().iter().all(|operation| seen.contains(&seq(&operation.dot))));
             }
             // What is above it is there, or made before.
             let above = &path[..path.len() - 1];

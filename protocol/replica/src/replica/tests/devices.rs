@@ -41,7 +41,8 @@ impl Scene {
     fn author(&mut self, node: usize, text: &[u8]) -> ChainId {
         let Scene { rng, nodes, folder, .. } = self;
         let replica = &mut nodes[node].replica;
-        let (chain, ..) = replica.author_record(rng, *folder, RecordKind::Feed, text, false).unwrap();
+        let (record, _) = replica.author_record(rng, *folder, RecordKind::Feed, text, false).unwrap();
+        let chain = replica.intake(*folder).unwrap().chains().place_of(&record).unwrap().0;
         let mut out = Vec::new();
         replica.persist_signed(&mut out);
         self.carry_out(node, out);
@@ -53,7 +54,7 @@ impl Scene {
         self.nodes[node].replica.control.role(self.mesh, self.device(device))
     }
 
-    fn links(&self, node: usize) -> BTreeSet<Vec<u8>> {
+    fn targets(&self, node: usize) -> BTreeSet<Vec<u8>> {
         let feed = self.nodes[node].replica.folder(self.folder).unwrap().feed();
         let files = feed.iter().flatten().filter_map(|operation| operation.value.file());
         files.filter_map(|file| file.symlink_target().map(<[u8]>::to_vec)).collect()
@@ -93,7 +94,7 @@ fn a_demoted_admin_stays_with_those_it_let_in_and_lets_in_nobody_more() {
     for node in [VICTIM, ATTACKER, OTHER] {
         assert_eq!(scene.role(node, ATTACKER), Some(Role::Edit));
         assert_eq!(scene.nodes[node].replica.control.role(scene.mesh, tablet), Some(Role::Edit));
-        assert_eq!((scene.links(node).len(), scene.quarantined(node)), (usize::from(node != ATTACKER), 0));
+        assert_eq!((scene.targets(node).len(), scene.quarantined(node)), (usize::from(node != ATTACKER), 0));
     }
     let watch = DeviceKey::from_bytes(&[41; 32]).device_id();
     let admitted = scene.ask(ATTACKER, |replica, rng| replica.admit(rng, watch, "watch"));
@@ -102,7 +103,7 @@ fn a_demoted_admin_stays_with_those_it_let_in_and_lets_in_nobody_more() {
     assert!(matches!(removed, Err(AuthorError::NotSenior)), "{removed:?}");
     let chain = scene.author(ATTACKER, &link("as a device"));
     assert_eq!(chain, scene.nodes[ATTACKER].replica.own_chain(scene.folder), "all of its chain stands");
-    assert!(scene.links(OTHER).contains(&b"as a device"[..]) && scene.may_write(ATTACKER));
+    assert!(scene.targets(OTHER).contains(&b"as a device"[..]) && scene.may_write(ATTACKER));
 }
 
 #[test]
@@ -116,13 +117,13 @@ fn a_device_that_is_let_in_again_goes_on_and_what_it_wrote_meanwhile_does_not_st
         scene.set_apart(ATTACKER, false);
         for node in [VICTIM, ATTACKER, OTHER] {
             assert_eq!((scene.role(node, ATTACKER), scene.quarantined(node)), (Some(Role::Edit), 1), "void: {void}");
-            assert!(!scene.links(node).contains(&b"late"[..]));
+            assert!(!scene.targets(node).contains(&b"late"[..]));
         }
         assert!(scene.may_write(ATTACKER), "all keys are sealed to it");
         let after = scene.author(ATTACKER, &link("back"));
         assert_ne!(before, after, "another chain");
         for node in [VICTIM, OTHER] {
-            assert_eq!(scene.links(node), BTreeSet::from([b"back".to_vec()]));
+            assert_eq!(scene.targets(node), BTreeSet::from([b"back".to_vec()]));
             assert_eq!(scene.quarantined(node), 1, "what does not stand is not brought back by what does");
         }
     }
@@ -194,10 +195,11 @@ fn what_is_in_quarantine_is_put_as_own_work() {
     // The disk shows it now: it is recorded like anything that the user does, and others get it.
     let seen = folder::observed::Seen::Symlink { target: b"late".to_vec() };
     disk(&mut scene, VICTIM, vec![(Name::try_from("link").unwrap(), seen)]);
-    assert_eq!(scene.links(OTHER), BTreeSet::from([b"late".to_vec()]));
+    assert_eq!(scene.targets(OTHER), BTreeSet::from([b"late".to_vec()]));
     let feed = scene.nodes[OTHER].replica.folder(folder).unwrap().feed();
     let [written] = feed.lookup(DirId::ROOT, b"link") else { panic!("one operation") };
-    assert_eq!(written.dot.chain, scene.victim().own_chain(folder));
+    let chains = scene.victim().intake(folder).unwrap().chains();
+    assert_eq!(chains.place_of(&written.dot.record).unwrap().0, scene.victim().own_chain(folder));
     assert_eq!((scene.quarantined(VICTIM), scene.quarantined(OTHER)), (1, 1), "what does not stand stays so");
     let again = scene.victim().adoption(folder, &all, &have).unwrap();
     assert_eq!((again.put.len(), again.here.len()), (0, 1));
