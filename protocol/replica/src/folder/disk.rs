@@ -298,15 +298,22 @@ impl Disk {
             self.base.set_key(key.clone(), feed.at(key).to_vec());
         }
         self.compare(feed, agreement.keys);
+        let view = self.base.map().view();
+        let slot = |it: &Difference| view.node_of(it.at).map(|node| (node, it.name.clone()));
+        let is_there = |it: &&Difference| !matches!(it.now, Found::Absent);
+        // Directories that were two are one now: what is absent in one of them may be there in the other.
+        let there: BTreeSet<_> = findings.differences.iter().filter(is_there).filter_map(slot).collect();
         let (mut rest, mut held) = (Vec::new(), Vec::new());
         for (number, difference) in std::mem::take(&mut findings.differences).into_iter().enumerate() {
-            if agreement.settled.contains(&number) {
+            let is_elsewhere = !is_there(&&difference) && slot(&difference).is_some_and(|slot| there.contains(&slot));
+            if agreement.settled.contains(&number) || is_elsewhere {
                 continue;
             }
             // The other name of a conflict may be among the files that are still to be read.
             let wait = agreement.partial.contains(&number) && !round.is_complete();
             if wait { held.push(difference) } else { rest.push(difference) }
         }
+        drop(view);
         findings.differences = rest;
         let identity =
             |dir: DirId| findings.dirs.iter().find(|(known, _)| *known == dir).map(|(_, identity)| *identity);
