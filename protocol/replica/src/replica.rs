@@ -416,16 +416,20 @@ impl Replica {
         }
     }
 
+    /// Whether all records of an object that were given to the store are durable.
+    fn is_stored(&self, object: ObjectId) -> bool {
+        let mut unsaid = self.unsaid.values().flatten();
+        !unsaid.any(|said| matches!(said, Said::Record { object: of, .. } if *of == object))
+    }
+
     /// Tells the sync machine of an object, and every peer that may know of it.
     fn synchronise(&mut self, now: Timestamp, rng: &mut impl CryptoRng, object: ObjectId, out: &mut Vec<Output>) {
         let state = self.objects.get(&object);
         if state.is_none() && !self.followed().contains(&MeshId(object.0)) {
             return;
         }
-        let unsaid = self.unsaid.values().flatten();
-        let waits = |said: &Said| matches!(said, Said::Record { object: of, .. } if *of == object);
         // What is not durable yet is told of when it is.
-        let state = state.filter(|_| !unsaid.into_iter().any(waits));
+        let state = state.filter(|_| self.is_stored(object));
         let vector = state.map(|state| state.intake.chains().vector()).unwrap_or_default();
         let control = self.control.log(object).map(|log| log.heads()).unwrap_or_default();
         self.drive_sync(now, rng, sync::Input::ObjectAdded { object, vector, control }, out);

@@ -125,7 +125,7 @@ impl Chains {
 
     /// Chain and place of a record by half of its id.
     pub fn place_of(&self, record: &RecordKey) -> Option<(ChainId, u64)> {
-        let entry = self.records.get(self.find_key(record)? as usize)?;
+        let entry = self.entry_of(record)?;
         Some((self.chains.get(entry.chain as usize)?.id, entry.seq))
     }
 
@@ -183,10 +183,10 @@ impl Chains {
 
     /// Tells whether a record can be admitted now, and how it goes on from what is held.
     pub fn check(&self, record: &Verified) -> Result<Fit, ChainError> {
-        self.checked(record).map(|(fit, _)| fit)
+        self.checked(record).map(Fit::of)
     }
 
-    fn checked(&self, record: &Verified) -> Result<(Fit, Option<Branch>), ChainError> {
+    fn checked(&self, record: &Verified) -> Result<Option<Branch>, ChainError> {
         let header = record.header();
         if header.object != self.object {
             return Err(ChainError::OtherObject);
@@ -194,7 +194,7 @@ impl Chains {
         if self.contains(&record.id()) {
             return Err(ChainError::Duplicate);
         }
-        let fit = self.fit(record)?;
+        let branch = self.fit(record)?;
         let missing: Vec<RecordId> = header.deps.iter().filter(|dep| !self.contains(dep)).copied().collect();
         if !missing.is_empty() {
             return Err(ChainError::MissingDeps(missing));
@@ -203,21 +203,19 @@ impl Chains {
         if below.checked_add(1) != Some(header.height) {
             return Err(ChainError::BadHeight { stated: header.height, below });
         }
-        Ok(fit)
+        Ok(branch)
     }
 
     /// Admits a record that [`Chains::check`] passes. With [`Fit::Branch`] what some held records are in is another
     /// chain now.
     pub fn accept(&mut self, record: &Verified) -> Result<Fit, ChainError> {
-        let (fit, branch) = self.checked(record)?;
+        let branch = self.checked(record)?;
         let header = record.header();
         let slot = u32::try_from(self.records.len()).map_err(|_| ChainError::Full)?;
-        let chain = match (fit, branch) {
-            (Fit::Branch, Some(branch)) => self.grow_branch(branch, &record.id())?,
-            _ => match self.entry(&header.prev) {
-                Some(before) => before.chain,
-                None => self.chain_slot(record.chain(), record.author())?,
-            },
+        let chain = match (branch, self.entry(&header.prev)) {
+            (Some(branch), _) => self.grow_branch(branch, &record.id())?,
+            (None, Some(before)) => before.chain,
+            (None, None) => self.chain_slot(record.chain(), record.author())?,
         };
         let context = self.merged_context(chain, &header.prev, &header.deps);
         let frontier = self.frontier_slot(&header.control);
@@ -239,7 +237,7 @@ impl Chains {
                 chain.rights.push(Right { first: header.seq, object_grant, device_grant });
             }
         }
-        Ok(fit)
+        Ok(Fit::of(branch))
     }
 
     /// Whether the record at a place is one whose id starts with `prefix`.
@@ -299,6 +297,10 @@ impl Chains {
 
     fn entry(&self, id: &RecordId) -> Option<&Entry> {
         self.find(id).and_then(|slot| self.records.get(slot as usize))
+    }
+
+    fn entry_of(&self, key: &RecordKey) -> Option<&Entry> {
+        self.find_key(key).and_then(|slot| self.records.get(slot as usize))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Chains that turn out to have forked: what was shown goes on to stand, and a device that finds its own chain written
 //! on by another copy of itself begins a new one.
 
+use std::collections::BTreeSet;
+
 use meshwork_protocol::{
     id::{ChainId, DeviceId, ObjectId, RecordId},
     limits,
@@ -8,7 +10,7 @@ use meshwork_protocol::{
 };
 use rand_core::CryptoRng;
 
-use super::{Event, Object, Output, Replica, Said};
+use super::{Event, Object, Output, Replica, Stored};
 use crate::sync::{Landed, receive::Arrival};
 
 impl Object {
@@ -67,8 +69,13 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let device = self.device.device_id();
+        let mut own =
+            arrivals.iter().map(|arrival| &arrival.record).filter(|record| record.author() == device).peekable();
+        if own.peek().is_none() {
+            return;
+        }
         let current = [self.own_chain(object), ChainId::of(&device, &object, &self.incarnation)];
-        if !arrivals.iter().any(|arrival| current.contains(&arrival.record.chain())) {
+        if !own.any(|record| current.contains(&record.chain())) {
             return;
         }
         rng.fill_bytes(&mut self.incarnation.0);
@@ -118,20 +125,11 @@ impl Replica {
 
     /// Tells the sync machine anew of the objects in which chains forked, once all that is held of them is stored.
     pub(super) fn announce_forked(&mut self) {
-        let unsaid = self.unsaid.values().flatten();
-        let waits: Vec<ObjectId> = unsaid
-            .filter_map(|said| match said {
-                Said::Record { object, .. } => Some(*object),
-                Said::Control { .. } => None,
-            })
-            .collect();
-        let signed = self.signed.iter().any(|entry| matches!(entry, super::Stored::Record { .. }));
-        let ready: Vec<ObjectId> =
-            self.forked.iter().filter(|object| !signed && !waits.contains(object)).copied().collect();
-        for object in ready {
-            self.forked.remove(&object);
-            self.announced.push(object);
-        }
+        let signed = self.signed.iter().any(|entry| matches!(entry, Stored::Record { .. }));
+        let (ready, later): (BTreeSet<ObjectId>, BTreeSet<ObjectId>) =
+            std::mem::take(&mut self.forked).into_iter().partition(|object| !signed && self.is_stored(*object));
+        self.forked = later;
+        self.announced.extend(ready);
     }
 
     /// Chains may have forked while records were being stored.

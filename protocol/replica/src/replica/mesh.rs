@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use meshwork_protocol::{
-    control::{Act, Role},
+    control::{Act, Reader, Role},
     id::{DeviceId, ObjectId, RecordId},
     key::{PublicKey, RootKey, Signed},
     limits,
@@ -188,8 +188,7 @@ impl Replica {
         let mut out = Vec::new();
         let mesh = ObjectId::from(self.mesh);
         let own: SealPublic = self.seal.public();
-        let device = self.device.device_id();
-        let known = self.control.readers(mesh).iter().find(|reader| reader.device == device).copied();
+        let known = self.own_reader();
         if known.is_none_or(|reader| reader.seal != own) {
             let generation = known.map_or(0, |reader| reader.generation) + 1;
             self.author_act(mesh, Act::Keys { seal: own, generation })?;
@@ -198,11 +197,18 @@ impl Replica {
         Ok(out)
     }
 
+    /// The seal key of this device that the mesh knows.
+    fn own_reader(&self) -> Option<Reader> {
+        let device = self.device.device_id();
+        self.control.readers(self.mesh.into()).iter().find(|reader| reader.device == device).copied()
+    }
+
     /// Asks for what is sealed to this device and does not open to be sealed once more: somebody sealed rubbish.
     pub(super) fn complain(&mut self, log: ObjectId) -> Result<(), AuthorError> {
         let (mesh, device) = (ObjectId::from(self.mesh), self.device.device_id());
-        let known = self.control.readers(mesh).iter().find(|reader| reader.device == device).copied();
-        let Some(known) = known.filter(|known| known.generation <= limits::SEAL_COMPLAINTS) else { return Ok(()) };
+        let Some(known) = self.own_reader().filter(|known| known.generation <= limits::SEAL_COMPLAINTS) else {
+            return Ok(());
+        };
         if known.seal != self.seal.public() || !self.control.is_shut_out(log, device, &self.keyring) {
             return Ok(());
         }

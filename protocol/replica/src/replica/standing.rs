@@ -17,7 +17,7 @@ use meshwork_protocol::{
 use rand_core::CryptoRng;
 
 use super::{
-    Event, Object, Output, Replica, Said,
+    Event, Object, Output, Replica,
     judge::Bench,
     receive::{apply_change, operations},
 };
@@ -204,12 +204,8 @@ impl Replica {
 
     /// Asks for all records of the objects that are to be merged anew, once all that is held of them is stored.
     pub(super) fn ask_again(&mut self, out: &mut Vec<Output>) {
-        let is_stored = |object: &ObjectId| {
-            let mut unsaid = self.unsaid.values().flatten();
-            !unsaid.any(|said| matches!(said, Said::Record { object: of, .. } if of == object))
-        };
         let is_due = |state: &Object| state.reread.as_ref().is_some_and(|reread| !reread.asked);
-        let due = self.objects.iter().filter(|(object, state)| is_due(state) && is_stored(object));
+        let due = self.objects.iter().filter(|(object, state)| is_due(state) && self.is_stored(**object));
         for object in due.map(|(object, _)| *object).collect::<Vec<_>>() {
             let Some(state) = self.objects.get_mut(&object) else { continue };
             let chains = state.intake.chains();

@@ -13,7 +13,7 @@ use meshwork_protocol::{
 use super::{
     Sync,
     local::{Fetch, Local},
-    peer::{Pause, Probe, View},
+    peer::{Pause, Probe, View, want_pause},
 };
 
 impl Sync {
@@ -225,7 +225,6 @@ fn lacking(local: &Local, view: &View, now: Timestamp) -> (Vec<Range>, Option<Ti
 impl View {
     fn pause(&mut self, chain: ChainId, now: Timestamp, at: u64) {
         let tries = self.pauses.get(&chain).filter(|pause| pause.at == at).map_or(0, |pause| pause.tries);
-        let wait = limits::WANT_PAUSE.saturating_mul(1 << tries.min(16)).min(limits::WANT_PAUSE_MAX);
-        self.pauses.insert(chain, Pause { until: now + wait, tries: tries + 1, at });
+        self.pauses.insert(chain, Pause { until: now + want_pause(tries), tries: tries + 1, at });
     }
 }

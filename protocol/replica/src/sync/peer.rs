@@ -1,6 +1,9 @@
 //! What is known of a connected peer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use meshwork_protocol::{
     id::{ChainId, ObjectId, OpId},
@@ -91,6 +94,11 @@ pub(super) struct Pause {
     pub(super) at: u64,
 }
 
+/// Time until what was asked for so often in vain is asked for again.
+pub(super) fn want_pause(tries: u32) -> Duration {
+    limits::WANT_PAUSE.saturating_mul(1 << tries.min(16)).min(limits::WANT_PAUSE_MAX)
+}
+
 /// The search for the first record of a peer's branch: downward in growing steps to one that is held or can be
 /// admitted, then up again.
 #[derive(Debug, Clone, Copy)]
@@ -140,7 +148,7 @@ impl Probe {
     /// The question brought nothing.
     pub(super) fn pause(&mut self, now: Timestamp) {
         self.asked = false;
-        self.until = now + limits::WANT_PAUSE.saturating_mul(1 << self.tries.min(16)).min(limits::WANT_PAUSE_MAX);
+        self.until = now + want_pause(self.tries);
         self.tries += 1;
     }
 }

@@ -59,8 +59,7 @@ pub fn serve(
     answer: bool,
     mut read: impl FnMut(&RecordId) -> Option<Vec<u8>>,
 ) -> Serving {
-    let ids = chains.ordered(ranges).take(limits::SERVE_RECORDS).filter_map(|id| Some((chains.shelf(&id)?, id)));
-    let ids: BTreeMap<(ChainId, u64), RecordId> = ids.collect();
-    let by_shelf = |chain, seq| ids.get(&(chain, seq)).and_then(&mut read);
-    pack(chains.object(), &plan(chains, ranges), answer, by_shelf)
+    let mut ids = chains.ordered(ranges).take(limits::SERVE_RECORDS);
+    // Asked for in the order of the plan.
+    pack(chains.object(), &plan(chains, ranges), answer, |_, _| ids.next().and_then(|id| read(&id)))
 }

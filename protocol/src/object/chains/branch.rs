@@ -30,6 +30,12 @@ pub enum Fit {
     Branch,
 }
 
+impl Fit {
+    pub(super) fn of(branch: Option<Branch>) -> Self {
+        if branch.is_some() { Fit::Branch } else { Fit::Line }
+    }
+}
+
 impl ChainId {
     /// The chain of a branch that begins with this record: `blake3("mesh.v1.branch" || record)`, cut to 16 bytes.
     pub fn of_branch(first: &RecordId) -> Self {
@@ -97,14 +103,14 @@ impl Chains {
         Some((shelved.or_else(|| Some(self.chains.get(entry.chain as usize)?.id))?, entry.seq))
     }
 
-    /// Finds the place of a record behind its predecessor.
-    pub(super) fn fit(&self, record: &Verified) -> Result<(Fit, Option<Branch>), ChainError> {
+    /// Finds the place of a record behind its predecessor: where it leaves a chain, none where it goes on with one.
+    pub(super) fn fit(&self, record: &Verified) -> Result<Option<Branch>, ChainError> {
         let (header, id) = (record.header(), record.chain());
         let root = self.slots.get(&id).copied();
         let (stem, place) = if header.seq == 1 {
             match root {
                 Some(root) => (root, 0),
-                None => return Ok((Fit::Line, None)),
+                None => return Ok(None),
             }
         } else {
             let Some(before) = self.entry(&header.prev) else {
@@ -117,11 +123,9 @@ impl Chains {
             }
             (before.chain, before.seq)
         };
-        let Some(chain) = self.chains.get(stem as usize) else { return Ok((Fit::Line, None)) };
-        if chain.branches.is_empty() && chain.last() == place {
-            return Ok((Fit::Line, None));
-        }
-        Ok((Fit::Branch, Some(Branch { stem, base: place })))
+        let is_end = |chain: &Chain| chain.branches.is_empty() && chain.last() == place;
+        let leaves = self.chains.get(stem as usize).is_some_and(|chain| !is_end(chain));
+        Ok(leaves.then_some(Branch { stem, base: place }))
     }
 
     fn without_predecessor(&self, root: Option<u32>, id: &ChainId, want: u64) -> ChainError {

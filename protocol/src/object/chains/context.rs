@@ -21,9 +21,7 @@ impl Context<'_> {
 
     /// Whether a record is in the context.
     pub fn contains_key(&self, record: &RecordKey) -> bool {
-        let slot = self.chains.find_key(record);
-        let entry = slot.and_then(|slot| self.chains.records.get(slot as usize));
-        entry.is_some_and(|entry| entry.seq <= self.of_slot(entry.chain))
+        self.chains.entry_of(record).is_some_and(|entry| entry.seq <= self.of_slot(entry.chain))
     }
 
     /// How much of a chain is in the context: its places 1 to this number.
@@ -56,8 +54,7 @@ impl Chains {
 
     /// What a held record builds on, by half of its id.
     pub fn context_of(&self, record: &RecordKey) -> Option<Context<'_>> {
-        let entry = self.records.get(self.find_key(record)? as usize)?;
-        Some(Context { chains: self, entry })
+        self.entry_of(record).map(|entry| Context { chains: self, entry })
     }
 
     /// What the record at a place builds on.
