@@ -274,7 +274,7 @@ impl Driver {
                 Output::Disconnect { peer, reason } => self.disconnect(peer, reason),
                 Output::List(object, paths) => self.folders.list(object, paths),
                 Output::Hash(object, files) => self.folders.hash(object, files, &self.blobs),
-                Output::Place(object, steps, kept) => self.folders.place(object, steps, kept),
+                Output::Place(object, batch) => self.folders.place(object, batch),
                 Output::Base { object, own, changes } => {
                     rows::rows(object, own, &changes, &mut self.writing.rows);
                 }

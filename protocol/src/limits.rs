@@ -156,6 +156,8 @@ pub const HASH_JOB_BYTES: u64 = 64 << 20;
 pub const STEPS_PER_BATCH: usize = 1_000;
 /// Time until a file that changed while it was read is looked at again.
 pub const UNSTABLE_PAUSE: Duration = Duration::from_millis(200);
+/// Time until directories that are missed are looked for everywhere.
+pub const SEARCH_PAUSE: Duration = Duration::from_millis(500);
 /// Time until a name that could not be brought in line is tried again; doubles up to 1,024 times.
 pub const PLACE_PAUSE: Duration = Duration::from_millis(100);
 /// Jobs that one peer is asked for at a time: one is read while the other is under way.

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, os::fd::OwnedFd};
 use meshwork_protocol::{id::ContentId, time::Timestamp};
 use meshwork_replica::{
     feed::Name,
-    folder::observed::{DirIdentity, Expect, Fingerprint, Seen, Step, Stepped},
+    folder::observed::{Batch, DirIdentity, Expect, Fingerprint, Seen, Step, Stepped},
 };
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, mkdirat, renameat_with, unlinkat},
@@ -99,8 +99,9 @@ type Outcome = Result<Option<Seen>, Refusal>;
 ///
 /// Contents of files come from finished [`super::temp::Incoming`] files or, where the step names one,
 /// from an own file that still has them.
-pub fn place(context: &Context<'_>, steps: &[Step]) -> Result<Vec<Stepped>, BatchError> {
+pub fn place(context: &Context<'_>, batch: &Batch) -> Result<Vec<Stepped>, BatchError> {
     context.root.verify()?;
+    let steps = &batch.steps;
     let mut staged = stage::stage(context, steps);
     let mut held: Vec<Option<Held>> =
         steps.iter().enumerate().map(|(number, step)| swap::hold_early(context, number, step)).collect();
@@ -111,29 +112,27 @@ pub fn place(context: &Context<'_>, steps: &[Step]) -> Result<Vec<Stepped>, Batc
         }
         return Err(BatchError::Unsaved(error));
     }
-    let mut batch = Batch { context, touched: Touched::default(), own: BTreeMap::new() };
+    let mut work = Work { context, touched: Touched::default(), own: BTreeMap::new() };
     for (step, held) in steps.iter().zip(&held) {
-        batch.note_held(step, held.as_ref());
+        work.note_held(step, held.as_ref());
     }
-    let outcomes: Vec<Stepped> = steps
-        .iter()
-        .enumerate()
-        .map(|(number, step)| {
-            let outcome = match staged.get_mut(number).and_then(Option::take) {
-                Some(Err(refusal)) => Err(refusal),
-                Some(Ok(new)) => batch.step(number, step, Some(new), &mut held),
-                None => batch.step(number, step, None, &mut held),
-            };
-            // A version held for a step that did not come about is current still.
-            if outcome.is_err()
-                && let Some(held) = held.get_mut(number).and_then(Option::take)
-            {
-                let _ = context.history.release(held.entry);
-            }
-            stepped(outcome)
-        })
-        .collect();
-    batch.touched.sync(context.root).map_err(BatchError::Unconfirmed)?;
+    let mut outcomes: Vec<Stepped> = Vec::with_capacity(steps.len());
+    for (number, step) in steps.iter().enumerate() {
+        let outcome = match staged.get_mut(number).and_then(Option::take) {
+            _ if !batch.may_do(number, &outcomes) => Err(Refusal::Changed),
+            Some(Err(refusal)) => Err(refusal),
+            Some(Ok(new)) => work.step(number, step, Some(new), &mut held),
+            None => work.step(number, step, None, &mut held),
+        };
+        // A version held for a step that did not come about is current still.
+        if outcome.is_err()
+            && let Some(held) = held.get_mut(number).and_then(Option::take)
+        {
+            let _ = context.history.release(held.entry);
+        }
+        outcomes.push(stepped(outcome));
+    }
+    work.touched.sync(context.root).map_err(BatchError::Unconfirmed)?;
     Ok(outcomes)
 }
 
@@ -145,7 +144,7 @@ fn stepped(outcome: Outcome) -> Stepped {
     }
 }
 
-struct Batch<'a> {
+struct Work<'a> {
     context: &'a Context<'a>,
     touched: Touched,
     /// Files that this batch itself has renamed, linked or given attributes, by what the plan knows
@@ -153,7 +152,7 @@ struct Batch<'a> {
     own: BTreeMap<Fingerprint, Fingerprint>,
 }
 
-impl Batch<'_> {
+impl Work<'_> {
     fn step(&mut self, number: usize, step: &Step, new: Option<Staged>, held: &mut [Option<Held>]) -> Outcome {
         let held = held.get_mut(number);
         match step {

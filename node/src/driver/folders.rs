@@ -2,14 +2,11 @@
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf, sync::Arc};
 
-use meshwork_protocol::{
-    id::{ContentId, ObjectId},
-    seal::Convergence,
-};
+use meshwork_protocol::{id::ObjectId, seal::Convergence};
 use meshwork_replica::{
     folder::{
         self, ToHash,
-        observed::{Hashed, ListError, Path, Step},
+        observed::{Batch, Hashed, ListError, Path},
     },
     replica::{Input, Replica},
 };
@@ -228,7 +225,7 @@ impl Folders {
         });
     }
 
-    pub fn place(&self, object: ObjectId, steps: Vec<Step>, kept: Vec<Option<ContentId>>) {
+    pub fn place(&self, object: ObjectId, batch: Batch) {
         self.job(object, move |shelf| {
             folder::Input::Placed(match shelf {
                 Some(shelf) => {
@@ -237,10 +234,10 @@ impl Folders {
                         root: &shelf.root,
                         history: &shelf.history,
                         convergence: &convergence,
-                        displaced: &|number| kept.get(number).copied().flatten(),
+                        displaced: &|number| batch.kept.get(number).copied().flatten(),
                         now: clock::now(),
                     };
-                    place::place(&context, &steps).map_err(|error| error.to_string())
+                    place::place(&context, &batch).map_err(|error| error.to_string())
                 }
                 None => Err("the directory of the folder is not there".to_owned()),
             })

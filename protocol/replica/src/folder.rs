@@ -10,12 +10,16 @@ mod agree;
 mod base;
 mod compare;
 mod disk;
+#[cfg(test)]
+mod fixtures;
 pub mod observed;
 mod places;
 mod queue;
 mod reconcile;
 mod scan;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -28,7 +32,7 @@ use rand_core::CryptoRng;
 pub(crate) use adopt::{Putting, Verdict};
 pub use base::{BaseChange, DiskBase};
 use disk::Disk;
-use observed::{Hashed, Path, Step, Stepped};
+use observed::{Batch, Hashed, Path, Step, Stepped};
 pub use scan::{ListResult, ToHash};
 
 use crate::feed::{Dot, FeedMap, Key, NewOperation, Operation};
@@ -71,8 +75,8 @@ pub enum Output {
     List(Vec<Path>),
     /// Read these files.
     Hash(Vec<ToHash>),
-    /// Do these steps, in order; for each the content, if any, that it takes to history.
-    Place(Vec<Step>, Vec<Option<ContentId>>),
+    /// Change the disk.
+    Place(Batch),
     /// Sign these operations into records.
     Author(Vec<NewOperation>),
     /// Fetch the contents of these operations' values.

@@ -320,7 +320,7 @@ impl Replica {
         match output {
             folder::Output::List(paths) => out.push(Output::List(object, paths)),
             folder::Output::Hash(files) => out.push(Output::Hash(object, files)),
-            folder::Output::Place(steps, kept) => out.push(Output::Place(object, steps, kept)),
+            folder::Output::Place(batch) => out.push(Output::Place(object, batch)),
             folder::Output::Author(_) => {}
             folder::Output::Want(operations) => {
                 let files = operations.iter().filter_map(|op| op.value.file().cloned()).collect();

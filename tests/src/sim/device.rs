@@ -11,7 +11,7 @@ use meshwork_replica::{
     feed::{Dot, Key, Name},
     folder::{
         BaseChange, ToHash,
-        observed::{DirIdentity, Fingerprint, Path, Step, Stepped},
+        observed::{Batch, DirIdentity, Fingerprint, Path, Stepped},
     },
     replica::{Identity, Replica, Stored, StoredBase},
 };
@@ -110,7 +110,7 @@ pub enum Job {
     /// Read files; what was read so far.
     Hash(VecDeque<ToHash>, Vec<(ToHash, meshwork_replica::folder::observed::Hashed)>),
     /// Place; what was done so far.
-    Place(VecDeque<Step>, Vec<Stepped>),
+    Place(Batch, Vec<Stepped>),
     /// The answer is on its way.
     Answered(Box<meshwork_replica::replica::Input>),
 }

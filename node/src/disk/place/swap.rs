@@ -11,7 +11,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Batch, Context, Outcome, Refusal, SWAP_SUFFIX, Staged, checked, no_replace};
+use super::{Context, Outcome, Refusal, SWAP_SUFFIX, Staged, Work, checked, no_replace};
 use crate::disk::{
     history::{Held, Provenance, Reason},
     stat::{Meta, see},
@@ -34,7 +34,7 @@ pub fn hold_early(context: &Context<'_>, number: usize, step: &Step) -> Option<H
     context.history.keep(&dir, name, &meta, &from).ok()
 }
 
-impl Batch<'_> {
+impl Work<'_> {
     /// Puts what is staged at a name.
     pub(super) fn put(
         &mut self,

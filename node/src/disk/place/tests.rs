@@ -55,6 +55,10 @@ fn value(content: ContentId, size: u64, manifest: Manifest) -> FileValue {
     }
 }
 
+fn batch(steps: &[Step]) -> Batch {
+    Batch { steps: steps.to_vec(), ..Batch::default() }
+}
+
 fn run(folder: &Fixture, steps: &[Step]) -> Vec<Stepped> {
     let context = Context {
         root: &folder.root,
@@ -63,7 +67,7 @@ fn run(folder: &Fixture, steps: &[Step]) -> Vec<Stepped> {
         displaced: &|number| Some(ContentId([number as u8; 32])),
         now: NOW,
     };
-    place(&context, steps).expect("the folder is there and the disk works")
+    place(&context, &batch(steps)).expect("the folder is there and the disk works")
 }
 
 fn one(folder: &Fixture, step: Step) -> Stepped {
@@ -360,7 +364,7 @@ fn a_lost_root_stops_the_batch() {
         displaced: &|_| None,
         now: NOW,
     };
-    assert_eq!(place(&context, &steps), Err(BatchError::Root(RootError::Missing)));
+    assert_eq!(place(&context, &batch(&steps)), Err(BatchError::Root(RootError::Missing)));
     assert_eq!(fs::read(away.join("a")).unwrap(), b"x");
 }
 
@@ -441,4 +445,30 @@ fn batch_speed() {
         run(&folder, &steps);
         println!("{count}: new {:?}, replaced {:?}", put_in / count, start.elapsed() / count);
     }
+}
+
+/// Case: what is replaced was to be at another name first, and is not. It stays, and what came for its name waits.
+#[test]
+fn a_step_is_not_done_without_the_one_that_it_needs() {
+    let folder = Fixture::new();
+    folder.write("a", "old");
+    let new = receive(&folder, b"new");
+    let away = Step::MakeDir { path: path("nowhere/b") };
+    let replace = put("a", expect(&folder, "a"), new);
+    let mut both = batch(&[away, replace]);
+    both.needs.insert(1, 0);
+    let context = Context {
+        root: &folder.root,
+        history: &folder.history,
+        convergence: &convergence,
+        displaced: &|_| None,
+        now: NOW,
+    };
+    assert_eq!(place(&context, &both), Ok(vec![Stepped::Changed, Stepped::Changed]));
+    assert_eq!((folder.read("a"), history(&folder)), (b"old".to_vec(), vec![]));
+    let Step::PutFile { expect: planned, .. } = &mut both.steps[1] else { panic!("a file is put") };
+    *planned = expect(&folder, "a");
+    both.needs.clear();
+    assert!(matches!(place(&context, &both).as_deref(), Ok([Stepped::Changed, Stepped::Done(_)])));
+    assert_eq!(folder.read("a"), b"new");
 }

@@ -12,7 +12,7 @@ use std::{
 use meshwork_protocol::id::{ContentId, DirId};
 
 use super::observed::{DirIdentity, Fingerprint};
-use crate::feed::{Dot, Entry, FeedMap, Key, Name, Operation, Value};
+use crate::feed::{Entry, FeedMap, Key, Name, Operation, Value};
 
 /// A change of the stored form of a disk base; replayed in order it gives the base again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct DiskBase {
     dir_of: BTreeMap<DirIdentity, DirId>,
     files: BTreeMap<DirIdentity, BTreeMap<Name, Fingerprint>>,
     by_content: BTreeMap<ContentId, BTreeSet<Key>>,
+    /// Contents that were put under a key since this was last asked.
+    fresh: BTreeSet<ContentId>,
     changes: Vec<BaseChange>,
 }
 
@@ -73,6 +75,12 @@ impl DiskBase {
             BaseChange::File { parent, name, fingerprint } => self.set_file(parent, name, fingerprint),
         }
         self.changes.clear();
+        self.fresh.clear();
+    }
+
+    /// The contents that keys have come to show since this was last asked.
+    pub fn take_fresh(&mut self) -> BTreeSet<ContentId> {
+        std::mem::take(&mut self.fresh)
     }
 
     /// Applies own operations: the disk shows what they say.
@@ -93,12 +101,6 @@ impl DiskBase {
         self.reindex(&key, &old, &operations);
         self.map.set_key(key.clone(), operations.clone());
         self.changes.push(BaseChange::Key { key, operations });
-    }
-
-    /// The disk does not show the outcome of an operation any more.
-    pub fn unshow(&mut self, key: &Key, dot: &Dot) {
-        let left: Vec<Arc<Operation>> = self.map.at(key).iter().filter(|other| other.dot != *dot).cloned().collect();
-        self.set_key(key.clone(), left);
     }
 
     /// The directory on disk that holds the entries of `dir`.
@@ -198,6 +200,7 @@ impl DiskBase {
         }
         for content in new.iter().filter_map(|op| content_of(op)) {
             self.by_content.entry(content).or_default().insert(key.clone());
+            self.fresh.insert(content);
         }
     }
 }

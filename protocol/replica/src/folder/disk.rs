@@ -16,10 +16,10 @@ use super::{
     Event, Input, Output, State,
     agree::{Agreement, agreement},
     base::DiskBase,
-    observed::{DirIdentity, Path, Seen, Step, Stepped},
+    observed::{Batch, DirIdentity, Path, Seen, Step, Stepped},
     queue::Queue,
     reconcile::{Plan, Reconcile},
-    scan::{Difference, Findings, Found, FoundFile, Round},
+    scan::{Difference, Findings, Found, FoundFile, Lost, Round},
     steps::{concerns_directory, elsewhere, event_of, moved_directories, parents, place_of},
 };
 use crate::feed::{Edit, Edits, FeedMap, Key, NodeRef, Now, Operation, diff};
@@ -29,6 +29,9 @@ const PLANS: usize = 3;
 
 /// How often a directory that cannot go back to its place is tried to be given another.
 const UNDO_TRIES: usize = 8;
+
+/// How often everything is looked at because directories are missed, when each time others are.
+const SEARCHES: usize = 3;
 
 /// What the disk is busy with.
 enum Job {
@@ -53,6 +56,10 @@ pub struct Disk {
     /// still bring new ones.
     everywhere: bool,
     again: Option<(Timestamp, BTreeSet<Path>)>,
+    /// Directories that are missed, how often they were looked for, and when they are next.
+    missed: BTreeSet<DirId>,
+    searches: usize,
+    search: Option<Timestamp>,
     queue: Queue,
     /// What is to be put as if the user did so.
     puts: VecDeque<(Vec<Step>, Vec<Option<ContentId>>)>,
@@ -72,6 +79,9 @@ impl Disk {
             dirty: BTreeSet::from([Path::new()]),
             everywhere: false,
             again: None,
+            missed: BTreeSet::new(),
+            searches: 0,
+            search: None,
             queue: Queue::default(),
             puts: VecDeque::new(),
             fruitless: false,
@@ -92,14 +102,14 @@ impl Disk {
             (None, Job::List(_) | Job::Hash(_) | Job::Author(..)) => {
                 State::Scanning { left: self.progress.0, total: self.progress.1 }
             }
-            (None, Job::None) if names == 0 && self.dirty.is_empty() => State::Idle,
+            (None, Job::None) if names == 0 && self.dirty.is_empty() && self.missed.is_empty() => State::Idle,
             (None, _) => State::Syncing { names },
         }
     }
 
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let again = self.again.as_ref().map(|(due, _)| *due);
-        self.queue.next_deadline().into_iter().chain(again).min()
+        self.queue.next_deadline().into_iter().chain(again).chain(self.search).min()
     }
 
     /// Compares base and replica at every key of either; at start.
@@ -125,7 +135,7 @@ impl Disk {
         match input {
             Input::Dirty(paths) => self.dirty.extend(paths),
             Input::DirtyEverywhere => self.look_everywhere(),
-            Input::Listed(results) => self.listed(rng, feed, results, &mut out),
+            Input::Listed(results) => self.listed(now, rng, feed, results, &mut out),
             Input::Hashed(results) => {
                 if let Job::Hash(mut round) = std::mem::replace(&mut self.job, Job::None) {
                     round.hashed(&self.base, results, rng);
@@ -156,14 +166,26 @@ impl Disk {
         self.dirty.insert(Path::new());
     }
 
-    /// The directories that are to be looked at now.
-    fn take_dirty(&mut self) -> BTreeSet<Path> {
+    /// A look at the directories in which something changed.
+    fn next_round(&mut self) -> Round {
         let mut dirty = std::mem::take(&mut self.dirty);
-        if std::mem::take(&mut self.everywhere) {
-            let view = self.base.map().view();
-            dirty.extend(view.nodes().map(|node| view.path_of(node)));
+        if !std::mem::take(&mut self.everywhere) {
+            return Round::new(dirty, Lost::default());
         }
-        dirty
+        let view = self.base.map().view();
+        dirty.extend(view.nodes().map(|node| view.path_of(node)));
+        self.searches += usize::from(!self.missed.is_empty());
+        Round::new(dirty, Lost::everywhere(std::mem::take(&mut self.missed), self.searches > SEARCHES))
+    }
+
+    /// Notes which directories are missed, and when they are looked for.
+    fn miss(&mut self, now: Timestamp, lost: &Lost) {
+        self.missed.extend(lost.unsure());
+        if self.missed.is_empty() {
+            (self.searches, self.search) = (0, None);
+        } else {
+            self.search.get_or_insert(now + limits::SEARCH_PAUSE);
+        }
     }
 
     /// Looks into directories that were moved and all below them: what changed there just before may be
@@ -184,6 +206,9 @@ impl Disk {
         if let Some((_, paths)) = self.again.take_if(|(due, _)| *due <= now) {
             self.dirty.extend(paths);
         }
+        if self.search.take_if(|due| *due <= now).is_some() {
+            self.look_everywhere();
+        }
         if self.queue.wake(now, &self.base, feed) {
             self.fruitless = false;
         }
@@ -193,15 +218,18 @@ impl Disk {
     pub fn advance(&mut self, now: Timestamp, feed: &FeedMap) -> Vec<Output> {
         let mut out = Vec::new();
         for _ in 0..PLANS {
+            for content in self.base.take_fresh() {
+                self.fruitless &= !self.queue.found(&self.base, feed, content);
+            }
             if !matches!(self.job, Job::None) {
                 break;
             }
             if !self.dirty.is_empty() {
-                let mut round = Round::new(self.take_dirty());
+                let mut round = self.next_round();
                 out.push(Output::List(round.next_listings()));
                 self.job = Job::List(round);
             } else if let Some((steps, kept)) = self.puts.pop_front() {
-                out.push(Output::Place(steps.clone(), kept));
+                out.push(Output::Place(Batch { steps: steps.clone(), kept, ..Batch::default() }));
                 self.job = Job::Put(steps);
             } else if self.stopped.is_none() && self.queue.is_ready() && !self.fruitless {
                 self.reconcile(now, feed, &mut out);
@@ -227,6 +255,7 @@ impl Disk {
 
     fn listed(
         &mut self,
+        now: Timestamp,
         rng: &mut impl CryptoRng,
         feed: &FeedMap,
         results: Vec<super::ListResult>,
@@ -253,6 +282,7 @@ impl Disk {
             return;
         }
         round.compare(&self.base, &feed.view(), rng);
+        self.miss(now, round.lost());
         self.hash_or_conclude(feed, round, out);
     }
 
@@ -384,9 +414,9 @@ impl Disk {
         let target = self.base.map().with(feed, &keys);
         let (base, arrived) = (&self.base, self.queue.arrived());
         match (Reconcile { base, target: &target, keys: &keys, arrived }).plan() {
-            Ok(plan) if plan.steps.is_empty() => self.settle(feed, &plan, &target, &[]),
+            Ok(plan) if plan.batch.steps.is_empty() => self.settle(feed, &plan, &target, &[]),
             Ok(plan) => {
-                out.push(Output::Place(plan.steps.clone(), plan.kept()));
+                out.push(Output::Place(plan.batch.clone()));
                 self.job = Job::Place(plan, target);
             }
             Err(unknown) => {
@@ -407,7 +437,7 @@ impl Disk {
                 Ok(stepped) => self.stepped(now, feed, (plan, target), stepped, out),
                 Err(reason) => {
                     out.push(Output::Event(Event::Problem { path: Path::new(), reason }));
-                    plan.steps.iter().for_each(|step| self.use_up(step));
+                    plan.batch.steps.iter().for_each(|step| self.use_up(step));
                     self.queue.defer(now, plan.keys);
                     self.look_everywhere();
                 }
@@ -435,7 +465,7 @@ impl Disk {
         out: &mut Vec<Output>,
     ) {
         let done: Vec<bool> = stepped.iter().map(|outcome| matches!(outcome, Stepped::Done(_))).collect();
-        for (step, outcome) in plan.steps.iter().zip(&stepped) {
+        for (step, outcome) in plan.batch.steps.iter().zip(&stepped) {
             self.use_up(step);
             match outcome {
                 Stepped::Done(_) => out.extend(event_of(step).map(Output::Event)),
@@ -450,16 +480,17 @@ impl Disk {
             self.dirty.extend(plan.untold(&stepped));
             let seen: Vec<Option<Seen>> = stepped.into_iter().map(seen).collect();
             self.settle(feed, &plan, &target, &seen);
-            return self.look_within(&plan.steps.iter().flat_map(moved_directories).collect::<Vec<_>>());
+            return self.look_within(&plan.batch.steps.iter().flat_map(moved_directories).collect::<Vec<_>>());
         }
-        let displaced: Vec<_> = plan.displaced(&done).cloned().collect();
-        displaced.iter().for_each(|(key, dot)| self.base.unshow(key, dot));
-        self.compare(feed, displaced.into_iter().map(|(key, _)| key));
+        for (key, shown) in plan.shown(self.base.map(), &target, &done) {
+            self.base.set_key(key.clone(), shown);
+            self.compare(feed, [key]);
+        }
         self.queue.defer(now, plan.failed(&done));
-        if plan.steps.iter().any(concerns_directory) {
+        if plan.batch.steps.iter().any(concerns_directory) {
             self.look_everywhere();
         }
-        self.dirty.extend(plan.steps.iter().flat_map(parents));
+        self.dirty.extend(plan.batch.steps.iter().flat_map(parents));
         self.bring_back(plan.undo(&done), 0, out);
     }
 
@@ -487,7 +518,7 @@ impl Disk {
             let reason = "a directory could not be brought back; it is when the node starts again".to_owned();
             return out.push(Output::Event(Event::Problem { path: Path::new(), reason }));
         }
-        out.push(Output::Place(steps.clone(), vec![None; steps.len()]));
+        out.push(Output::Place(Batch { steps: steps.clone(), ..Batch::default() }));
         self.job = Job::Undo(steps, tries);
     }
 

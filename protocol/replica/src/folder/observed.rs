@@ -2,6 +2,8 @@
 //!
 //! Paths are lists of names from the folder's root; the empty path is the root itself.
 
+use std::collections::BTreeMap;
+
 use meshwork_protocol::id::ContentId;
 
 use crate::feed::{FileValue, Manifest, Name};
@@ -187,6 +189,26 @@ pub enum Step {
         /// New executable bit.
         executable: bool,
     },
+}
+
+/// Steps to be done in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// What to do.
+    pub steps: Vec<Step>,
+    /// For each step the content, where known, of the file that it takes to history.
+    pub kept: Vec<Option<ContentId>>,
+    /// The steps, by their number, that may be done only after another was: what they take from its name is to have
+    /// the other one first.
+    pub needs: BTreeMap<usize, usize>,
+}
+
+impl Batch {
+    /// Whether the step of this number may be done, given what came of those before it. If not it counts as
+    /// [`Stepped::Changed`].
+    pub fn may_do(&self, number: usize, before: &[Stepped]) -> bool {
+        self.needs.get(&number).is_none_or(|needed| matches!(before.get(*needed), Some(Stepped::Done(_))))
+    }
 }
 
 /// The outcome of one step.

@@ -133,6 +133,18 @@ impl Queue {
         }
     }
 
+    /// A content is shown at some name now: what waited for it can be made from there. Tells whether anything did.
+    pub fn found(&mut self, base: &DiskBase, feed: &FeedMap, content: ContentId) -> bool {
+        let Some(keys) = self.waiters.get(&content).filter(|_| base.locate(content).is_some()).cloned() else {
+            return false;
+        };
+        for key in keys {
+            self.drop_key(&key);
+            self.enqueue(base, feed, key);
+        }
+        true
+    }
+
     /// A received content was put in place, or is not to be trusted any more.
     pub fn use_up(&mut self, content: ContentId) {
         self.arrived.remove(&content);

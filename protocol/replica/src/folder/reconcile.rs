@@ -6,36 +6,50 @@
 //! base is the target once all of them are done. Directories are brought in place first, then files are
 //! renamed, filled and removed, then directories that are left over go, deepest first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use meshwork_protocol::id::ContentId;
 
 use super::{
     base::DiskBase,
     compare::{Dir, Slot, Trees},
-    observed::{Expect, Fingerprint, Path, Seen, Step, Stepped},
+    observed::{Batch, Expect, Fingerprint, Path, Seen, Step, Stepped},
     places::Places,
     scan::joined,
     steps::is_aside,
 };
-use crate::feed::{Dot, Entry, FeedMap, FileValue, Key, Name, NodeId};
+use crate::feed::{Dot, Entry, FeedMap, FileValue, Key, Name, NodeId, Operation};
 
 /// What brings some keys in line.
 #[derive(Default)]
 pub struct Plan {
-    /// What to do, in this order.
-    pub steps: Vec<Step>,
+    /// What to do.
+    pub batch: Batch,
     /// The keys.
     pub keys: BTreeSet<Key>,
     /// The keys that each step serves.
     serves: Vec<BTreeSet<Key>>,
-    /// The operations whose file or link each step takes to history.
-    displaces: Vec<Vec<(Key, Dot)>>,
-    /// The content that each step replaces or removes.
-    kept: Vec<Option<ContentId>>,
+    /// What each step changes of the files and links that are shown.
+    changes: Vec<Change>,
+    /// The step that puts what an operation says at a name, or makes sure that it is there.
+    shown_by: BTreeMap<Dot, usize>,
     made: BTreeMap<NodeId, usize>,
     /// Files that are new at a name, with the step that tells their fingerprint, if one does.
     files: Vec<(Dir, Name, Option<usize>)>,
+}
+
+/// What a step changes of the files and links that are shown.
+#[derive(Default)]
+struct Change {
+    /// Where.
+    slot: Option<(Dir, Name)>,
+    /// The operations whose file or link it takes to history.
+    displaced: Vec<Arc<Operation>>,
+    /// Those whose file or link it puts there.
+    placed: Vec<Arc<Operation>>,
 }
 
 /// Too little is known of what is on disk to change it.
@@ -152,7 +166,7 @@ impl Reconcile<'_> {
         if file.old.is_some_and(|old| !old.is_symlink()) && !matches!(step, Step::SetMeta { .. }) {
             check_twin(trees, file.slot, places, plan);
         }
-        let told = matches!(step, Step::PutFile { .. } | Step::SetMeta { .. }).then_some(plan.steps.len());
+        let told = matches!(step, Step::PutFile { .. } | Step::SetMeta { .. }).then_some(plan.batch.steps.len());
         plan.files.push((*dir, name.clone(), told));
         plan.push(step, &[file.slot]);
     }
@@ -202,8 +216,10 @@ fn check_twin(trees: &Trees<'_>, slot: &Slot, places: &mut Places<'_>, plan: &mu
     if let (Some(above), Some(Expect::File(expect))) = (places.path(dir), places.file(dir, &name)) {
         let (modified_ns, executable) = (value.modified_ns, value.executable);
         let path = joined(&above, &name);
-        plan.files.push((dir, name, Some(plan.steps.len())));
+        let number = plan.batch.steps.len();
+        plan.files.push((dir, name, Some(number)));
         plan.push(Step::SetMeta { path, expect, modified_ns, executable }, &[slot]);
+        plan.shown_by.extend(slot.old.iter().flat_map(Entry::sources).map(|operation| (operation.dot, number)));
     }
 }
 
@@ -225,7 +241,7 @@ fn plan_renames(files: &mut [FileSlot<'_>], places: &mut Places<'_>, plan: &mut 
             plan.files.push((source.dir, source.name.clone(), None));
             if matches!(step, Step::Move { .. }) {
                 let position = plan.files.len() - 2;
-                plan.files[position].2 = Some(plan.steps.len());
+                plan.files[position].2 = Some(plan.batch.steps.len());
             }
             plan.push(step, &[source, target]);
             (files[from].done, files[to].done) = (true, true);
@@ -270,32 +286,81 @@ fn rename_step(from: &Slot, to: &Slot, swap: bool, places: &mut Places<'_>) -> O
     Some(Step::Exchange { one, one_expect, other, other_expect })
 }
 
+impl Change {
+    fn of(slot: &Slot) -> Change {
+        let operations = |entry: &Option<Entry>| match entry {
+            Some(Entry::File { sources, .. }) => sources.clone(),
+            Some(Entry::Dir { .. }) | None => Vec::new(),
+        };
+        let slot_of = (slot.dir, slot.name.clone());
+        Change { slot: Some(slot_of), displaced: operations(&slot.old), placed: operations(&slot.new) }
+    }
+
+    fn displaces(&self, operation: &Operation) -> bool {
+        self.displaced.iter().any(|displaced| displaced.dot == operation.dot)
+    }
+
+    /// Whether the tree before knows the directories of what is put.
+    fn is_known(&self, trees: &Trees<'_>) -> bool {
+        self.placed.iter().all(|operation| trees.old.node_of(operation.key.dir).is_some())
+    }
+
+    /// Whether a map shows what is put where it is put.
+    fn is_shown(&self, trees: &Trees<'_>, map: &FeedMap) -> bool {
+        let Some((Dir::Old(node), name)) = &self.slot else { return false };
+        let entry = map.view().entry(trees.old.id_of(*node), name);
+        let sources = entry.as_ref().map_or(&[][..], Entry::sources);
+        self.placed.iter().all(|operation| sources.iter().any(|source| source.dot == operation.dot))
+    }
+}
+
 impl Plan {
     fn push(&mut self, step: Step, slots: &[&Slot]) {
-        let old = match &step {
-            Step::PutFile { .. } | Step::PutSymlink { .. } | Step::Remove { .. } => {
-                slots.first().and_then(|s| s.old.as_ref())
-            }
-            _ => None,
+        let change = match (&step, slots.first()) {
+            (Step::PutFile { .. } | Step::PutSymlink { .. } | Step::Remove { .. }, Some(slot)) => Change::of(slot),
+            _ => Change::default(),
         };
-        let old = old.filter(|old| !old.is_dir());
-        let sources = old.into_iter().flat_map(Entry::sources);
-        self.displaces.push(sources.map(|operation| (operation.key.clone(), operation.dot)).collect());
-        let content = old.and_then(Entry::file).filter(|value| !value.is_symlink());
-        self.kept.push(content.map(|value| value.content));
-        self.steps.push(step);
+        let displaced = change.displaced.first().and_then(|operation| operation.value.file());
+        self.batch.kept.push(displaced.filter(|value| !value.is_symlink()).map(|value| value.content));
+        let number = self.batch.steps.len();
+        let needed = change.displaced.iter().find_map(|operation| self.shown_by.get(&operation.dot));
+        self.batch.needs.extend(needed.map(|needed| (number, *needed)));
+        self.shown_by.extend(change.placed.iter().map(|operation| (operation.dot, number)));
+        self.changes.push(change);
+        self.batch.steps.push(step);
         self.serves.push(slots.iter().flat_map(|slot| slot.keys()).collect());
     }
 
-    /// For each step the content that it takes to history, if it does.
-    pub fn kept(&self) -> Vec<Option<ContentId>> {
-        self.kept.clone()
-    }
-
-    /// What the disk shows no more because of the steps that were done, in a plan that was not carried
-    /// through: the user must not be taken for having removed it.
-    pub fn displaced<'p>(&'p self, done: &'p [bool]) -> impl Iterator<Item = &'p (Key, Dot)> {
-        self.displaces.iter().zip(done).filter(|(_, done)| **done).flat_map(|(displaced, _)| displaced)
+    /// What the disk shows of the keys whose files were touched, in a plan that was not carried through: without
+    /// what went, which the user must not be taken for having removed, and with what came, wherever the tree then
+    /// says that it is where it was put.
+    pub fn shown(&self, base: &FeedMap, target: &FeedMap, done: &[bool]) -> Vec<(Key, Vec<Arc<Operation>>)> {
+        let changes = || self.changes.iter().zip(done).filter(|(_, done)| **done).map(|(change, _)| change);
+        let mut shown: BTreeMap<Key, Vec<Arc<Operation>>> = BTreeMap::new();
+        let operations = changes().flat_map(|change| change.displaced.iter().chain(&change.placed));
+        for Operation { key, .. } in operations.map(Arc::as_ref) {
+            let stays = |old: &&Arc<Operation>| !changes().any(|change| change.displaces(old));
+            shown.entry(key.clone()).or_insert_with(|| base.at(key).iter().filter(stays).cloned().collect());
+        }
+        let left = shown.clone();
+        let trees = Trees::new(base.view(), target.view());
+        let mut placed: Vec<&Change> = changes().filter(|change| change.is_known(&trees)).collect();
+        loop {
+            for operation in placed.iter().flat_map(|change| &change.placed) {
+                let live = shown.entry(operation.key.clone()).or_default();
+                if !live.iter().any(|other| other.dot == operation.dot) {
+                    live.push(operation.clone());
+                }
+            }
+            let mut map = base.clone();
+            shown.iter().for_each(|(key, live)| map.set_key(key.clone(), live.clone()));
+            let before = placed.len();
+            placed.retain(|change| change.is_shown(&trees, &map));
+            if placed.len() == before {
+                return shown.into_iter().collect();
+            }
+            shown.clone_from(&left);
+        }
     }
 
     /// The keys that cannot be brought in line because steps for them were not done.
@@ -308,7 +373,7 @@ impl Plan {
 
     /// Steps that bring back what stands aside when not all steps were done.
     pub fn undo(&self, done: &[bool]) -> Vec<Step> {
-        let done = || self.steps.iter().zip(done).filter(|(_, done)| **done).map(|(step, _)| step);
+        let done = || self.batch.steps.iter().zip(done).filter(|(_, done)| **done).map(|(step, _)| step);
         let mut aside: BTreeSet<&Path> = BTreeSet::new();
         for step in done() {
             match step {
@@ -380,7 +445,7 @@ impl Plan {
 
     /// Directories in which files are of which no step told the fingerprint.
     pub fn untold(&self, stepped: &[Stepped]) -> BTreeSet<Path> {
-        let swapped = self.steps.iter().zip(stepped).filter_map(|(step, _)| match step {
+        let swapped = self.batch.steps.iter().zip(stepped).filter_map(|(step, _)| match step {
             Step::Exchange { one, other, one_expect: Expect::File(_), .. } => Some([one.clone(), other.clone()]),
             _ => None,
         });

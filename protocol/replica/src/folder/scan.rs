@@ -85,6 +85,34 @@ pub struct Findings {
     pub problems: Vec<(Path, String)>,
 }
 
+/// Directories that are not where they were. One that was moved while its old place was listed and its new one was
+/// not is no deleted one: it is looked for everywhere, after it was missed, before it is believed to be gone.
+#[derive(Default)]
+pub struct Lost {
+    /// Missed before the round began, which looks everywhere.
+    confirmed: BTreeSet<DirId>,
+    /// Looking for them has gone on for long enough: what is missed is gone.
+    resigned: bool,
+    /// Missed in this round for the first time.
+    unsure: BTreeSet<DirId>,
+}
+
+impl Lost {
+    /// For a round that looks everywhere, with what was missed before; `resigned` when that has not settled for long.
+    pub fn everywhere(missed: BTreeSet<DirId>, resigned: bool) -> Self {
+        Lost { confirmed: missed, resigned, unsure: BTreeSet::new() }
+    }
+
+    /// The directories that are yet to be looked for.
+    pub fn unsure(&self) -> &BTreeSet<DirId> {
+        &self.unsure
+    }
+
+    fn believes(&self, dir: DirId) -> bool {
+        self.resigned || self.confirmed.contains(&dir)
+    }
+}
+
 /// A round of looking at the disk.
 #[derive(Default)]
 pub struct Round {
@@ -95,6 +123,7 @@ pub struct Round {
     nodes: BTreeMap<Path, DirId>,
     /// The directories that were listed, wherever they are now.
     known: BTreeMap<DirId, DirIdentity>,
+    lost: Lost,
     to_hash: VecDeque<ToHash>,
     hash_total: usize,
     ready: Findings,
@@ -103,8 +132,13 @@ pub struct Round {
 
 impl Round {
     /// Starts a round over `dirty` directories.
-    pub fn new(dirty: BTreeSet<Path>) -> Self {
-        Round { to_list: dirty, ..Round::default() }
+    pub fn new(dirty: BTreeSet<Path>, lost: Lost) -> Self {
+        Round { to_list: dirty, lost, ..Round::default() }
+    }
+
+    /// What is known of directories that are not where they were, once the listings are compared.
+    pub fn lost(&self) -> &Lost {
+        &self.lost
     }
 
     /// The next directories to list; empty when the listing is complete.
@@ -171,8 +205,13 @@ impl Round {
             let Some(node) = self.nodes.get(path).copied() else {
                 continue;
             };
-            self.compare_dir(base, &view, path, listing, node);
+            let page = view.node_of(node).map(|node| view.page(node)).unwrap_or_default();
+            self.miss(base, &view, listing, &page);
+            self.compare_dir(base, &view, path, listing, node, &page);
             self.compare_slot(&view, path, node);
+        }
+        if !self.lost.unsure.is_empty() {
+            self.leave_directories_out(&view);
         }
         self.hash_total = self.to_hash.len();
     }
@@ -202,9 +241,13 @@ impl Round {
                 };
                 let dir = shown.id_of(node);
                 let elsewhere = base.identity(dir).is_some_and(|old| self.seen_at.contains_key(&old));
-                if !elsewhere && !self.known.contains_key(&dir) {
+                if elsewhere || self.known.contains_key(&dir) {
+                    continue;
+                }
+                if base.identity(dir).is_none() || self.lost.believes(dir) {
                     return dir;
                 }
+                self.lost.unsure.insert(dir);
             }
         }
         let mut fresh = [0; 16];
@@ -217,8 +260,30 @@ impl Round {
         self.nodes.get(path).copied().or_else(|| view.node_at(path).map(|node| view.id_of(node)))
     }
 
-    fn compare_dir(&mut self, base: &DiskBase, view: &View<'_>, path: &[Name], listing: &Listing, at: DirId) {
-        let page = view.node_of(at).map(|node| view.page(node)).unwrap_or_default();
+    /// Notes the directories that were in this one and are neither here nor anywhere that was looked at.
+    fn miss(&mut self, base: &DiskBase, view: &View<'_>, listing: &Listing, page: &BTreeMap<Name, Entry>) {
+        let node_of = |seen: &Seen| match seen {
+            Seen::Dir(identity) => base.dir_of(*identity).and_then(|dir| view.node_of(dir)),
+            _ => None,
+        };
+        let here: BTreeSet<NodeId> = listing.entries.iter().filter_map(|(_, seen)| node_of(seen)).collect();
+        for node in page.values().filter_map(Entry::node) {
+            let is_found = here.contains(&node) || self.is_listed(view, node);
+            if !is_found && !view.ids_of(node).iter().any(|id| self.lost.believes(*id)) {
+                self.lost.unsure.insert(view.id_of(node));
+            }
+        }
+    }
+
+    fn compare_dir(
+        &mut self,
+        base: &DiskBase,
+        view: &View<'_>,
+        path: &[Name],
+        listing: &Listing,
+        at: DirId,
+        page: &BTreeMap<Name, Entry>,
+    ) {
         let mut present: BTreeSet<&Name> = BTreeSet::new();
         for (name, seen) in &listing.entries {
             present.insert(name);
@@ -273,6 +338,20 @@ impl Round {
             }
         }
         self.ready.differences.push(Difference { at: parent, name: name.clone(), now: Found::Dir(dir) });
+    }
+
+    /// Keeps only what is said of files in directories that are known: a directory that is missing may be at a place
+    /// that was not looked at, and whatever is said of directories now may be half of a move.
+    fn leave_directories_out(&mut self, view: &View<'_>) {
+        let is_plain = |at: DirId, name: &Name| {
+            view.node_of(at).is_some_and(|node| !view.entry_in(node, name).is_some_and(|entry| entry.is_dir()))
+        };
+        let says_file = |it: &Difference| !matches!(it.now, Found::Dir(_)) && is_plain(it.at, &it.name);
+        self.ready.differences.retain(says_file);
+        self.last.differences.retain(says_file);
+        self.to_hash.retain(|file| file.path.last().is_some_and(|name| is_plain(file.at, name)));
+        self.ready.fresh.clear();
+        self.ready.dirs.retain(|(dir, _)| view.node_of(*dir).is_some());
     }
 
     fn is_listed(&self, view: &View<'_>, node: NodeId) -> bool {

@@ -10,7 +10,7 @@ use crate::{
     feed::{Dot, FileValue, Key},
     folder::{
         self, BaseChange, ToHash,
-        observed::{DirIdentity, Fingerprint, Path, Step},
+        observed::{Batch, DirIdentity, Fingerprint, Path},
     },
     transfer,
 };
@@ -121,9 +121,8 @@ pub enum Output {
     List(ObjectId, Vec<Path>),
     /// Read files of a folder; answer with [`folder::Input::Hashed`].
     Hash(ObjectId, Vec<ToHash>),
-    /// Change a folder on disk; answer with [`folder::Input::Placed`]. For each step the content, if any,
-    /// that it takes to history.
-    Place(ObjectId, Vec<Step>, Vec<Option<ContentId>>),
+    /// Change a folder on disk; answer with [`folder::Input::Placed`].
+    Place(ObjectId, Batch),
     /// Store changes of a folder's disk base, with the place in the own chain that they include.
     Base {
         /// Which folder.

@@ -100,7 +100,7 @@ impl Mesh {
             Output::Disconnect { .. } => self.third_up = false,
             Output::List(_, paths) => at.begin(Job::List(paths)),
             Output::Hash(_, files) => at.begin(Job::Hash(files)),
-            Output::Place(_, steps, _) => at.begin(Job::Place(steps)),
+            Output::Place(_, batch) => at.begin(Job::Place(batch)),
             Output::Fetch { ticket, files, .. } => drop(at.fetches.insert(ticket, files)),
             Output::Incarnation(incarnation) => at.kept.secrets.incarnation = incarnation,
             Output::Addresses(_) | Output::PeersChanged => self.cut |= up && !at.replica.peers().contains(&other),

@@ -7,7 +7,7 @@ use meshwork_replica::{
     feed::{FileValue, Name},
     folder::{
         BaseChange, Input as FolderInput, ToHash,
-        observed::{Hashed, ListError, Path, Step, Stepped},
+        observed::{Batch, Hashed, ListError, Path, Stepped},
     },
     replica::{Replica, Stored},
 };
@@ -38,7 +38,7 @@ pub(super) type Written = (DeviceId, ObjectId, bool, Vec<(ChainId, u64)>);
 pub(super) enum Job {
     List(Vec<Path>),
     Hash(Vec<ToHash>),
-    Place(Vec<Step>),
+    Place(Batch),
 }
 
 /// What outlives a process.
@@ -165,15 +165,19 @@ impl Side {
                 FolderInput::Hashed(files.into_iter().map(|file| (file.clone(), hash(&file))).collect())
             }
             Job::Place(_) if fails() == 15 => FolderInput::Placed(Err("the disk is full".to_owned())),
-            Job::Place(steps) => {
+            Job::Place(batch) => {
                 disk.begin_batch();
-                disk.stage(&steps);
-                let mut place = |step: &Step| match fails() {
-                    14 => Stepped::Changed,
-                    15 => Stepped::Refused { reason: "refused".to_owned() },
-                    _ => disk.step(step),
-                };
-                FolderInput::Placed(Ok(steps.iter().map(&mut place).collect()))
+                disk.stage(&batch.steps);
+                let mut outcomes = Vec::new();
+                for (number, step) in batch.steps.iter().enumerate() {
+                    outcomes.push(match fails() {
+                        _ if !batch.may_do(number, &outcomes) => Stepped::Changed,
+                        14 => Stepped::Changed,
+                        15 => Stepped::Refused { reason: "refused".to_owned() },
+                        _ => disk.step(step),
+                    });
+                }
+                FolderInput::Placed(Ok(outcomes))
             }
         })
     }

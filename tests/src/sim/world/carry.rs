@@ -69,9 +69,9 @@ impl World {
             }
             Output::List(_, paths) => self.begin_job(device, Job::List(paths)),
             Output::Hash(_, files) => self.begin_job(device, Job::Hash(files.into(), Vec::new())),
-            Output::Place(_, steps, _) => {
+            Output::Place(_, batch) => {
                 self.devices[device].disk.begin_batch();
-                self.begin_job(device, Job::Place(steps.into(), Vec::new()));
+                self.begin_job(device, Job::Place(batch, Vec::new()));
             }
             Output::Base { own, changes, .. } => self.devices[device].gathered.bases.push((own, changes)),
             Output::Fetch { ticket, peer, files, .. } => {
@@ -259,7 +259,8 @@ impl World {
             return;
         }
         self.counts.add("fault: crash");
-        if matches!(&self.devices[device].job, Some(Job::Place(left, done)) if !left.is_empty() && !done.is_empty()) {
+        if matches!(&self.devices[device].job, Some(Job::Place(batch, done)) if done.len() < batch.steps.len() && !done.is_empty())
+        {
             self.counts.add("fault: crash while placing");
         }
         if let Some(lot) = self.devices[device].writing.take() {

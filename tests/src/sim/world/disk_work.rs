@@ -54,8 +54,8 @@ impl World {
         if self.devices[device].job.is_some() {
             return self.fail(format!("device {device} asks for two jobs at its disk at a time"));
         }
-        if let Job::Place(steps, _) = &job {
-            self.devices[device].disk.stage(steps);
+        if let Job::Place(batch, _) = &job {
+            self.devices[device].disk.stage(&batch.steps);
         }
         self.devices[device].job = Some(job);
         self.work_later(device);
@@ -89,12 +89,19 @@ impl World {
                 }
                 if left.is_empty() { self.answer(FolderInput::Hashed(done)) } else { Job::Hash(left, done) }
             }
-            Job::Place(mut left, mut done) => {
-                let some = 1 + self.fate.below(4);
-                for step in (0..some).map_while(|_| left.pop_front()).collect::<Vec<_>>() {
-                    done.push(self.place(device, &step));
+            Job::Place(batch, mut done) => {
+                let some = 1 + self.fate.index(4);
+                for (number, step) in batch.steps.iter().enumerate().skip(done.len()).take(some) {
+                    let stepped = if batch.may_do(number, &done) {
+                        self.place(device, step)
+                    } else {
+                        self.counts.add("place: would have given up what has no other name yet");
+                        Stepped::Changed
+                    };
+                    done.push(stepped);
                 }
-                if left.is_empty() { self.answer(FolderInput::Placed(Ok(done))) } else { Job::Place(left, done) }
+                let is_done = done.len() == batch.steps.len();
+                if is_done { self.answer(FolderInput::Placed(Ok(done))) } else { Job::Place(batch, done) }
             }
             Job::Answered(input) => return self.drive(device, *input),
         };

@@ -65,7 +65,7 @@ fn a_write_in_the_last_moment_is_not_lost() {
             displaced: &interfere,
             now: NOW,
         };
-        assert_eq!(place(&context, &steps), Ok(vec![Stepped::Changed]));
+        assert_eq!(place(&context, &batch(&steps)), Ok(vec![Stepped::Changed]));
         assert!(asked.get() > 0);
         assert_eq!(folder.read("a"), b"user");
         assert_eq!(history(&folder), []);

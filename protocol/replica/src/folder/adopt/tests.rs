@@ -2,76 +2,13 @@
 
 use std::sync::Arc;
 
-use meshwork_protocol::id::{ChunkId, FileId, RecordKey};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    feed::{FileKind, Key, Manifest, Unknown},
-    folder::{
-        BaseChange,
-        observed::{DirIdentity, Fingerprint},
-    },
+    feed::Key,
+    folder::fixtures::{PRINT, SUB, disk, dot, file, operation, path, seq},
 };
-
-const SUB: DirId = DirId([7; 16]);
-
-fn dot(seq: u64) -> Dot {
-    let mut record = [1; 16];
-    record[8..].copy_from_slice(&seq.to_be_bytes());
-    Dot { record: RecordKey(record), index: 0 }
-}
-
-fn seq(dot: &Dot) -> u64 {
-    u64::from_be_bytes(dot.record.0[8..].try_into().expect("8 bytes"))
-}
-
-fn name(text: &str) -> Name {
-    Name::try_from(text).expect("a name")
-}
-
-fn path(text: &str) -> Path {
-    text.split('/').map(name).collect()
-}
-
-fn file(content: u8) -> Value {
-    let manifest = Manifest::Paged { average_log2: 16, root: ChunkId([content; 32]), chunks: 1 };
-    Value::File(FileValue {
-        file: FileId([content; 16]),
-        kind: FileKind::Regular { manifest },
-        content: ContentId([content; 32]),
-        size: 1,
-        modified_ns: 0,
-        executable: false,
-        unknown: Unknown::default(),
-    })
-}
-
-fn operation(seq: u64, dir: DirId, at: &str, value: Value) -> Arc<Operation> {
-    let key = Key { dir, name: name(at) };
-    Arc::new(Operation { dot: dot(seq), height: seq, key, value, base: Box::new([]), former: Box::new([]) })
-}
-
-const PRINT: Fingerprint = Fingerprint { inode: 1, size: 1, modified_ns: 0, changed_ns: 0, executable: false };
-
-/// A disk that shows these operations, of which all fingerprints are known.
-fn disk(operations: &[Arc<Operation>]) -> DiskBase {
-    let mut base = DiskBase::default();
-    let identity = |dir: DirId| DirIdentity { device: 1, inode: u64::from(dir.0[0]), born_ns: 0 };
-    base.restore(BaseChange::Dir { dir: DirId::ROOT, identity: Some(identity(DirId::ROOT)) });
-    for operation in operations {
-        let key = operation.key.clone();
-        for dir in operation.value.dirs() {
-            base.restore(BaseChange::Dir { dir: *dir, identity: Some(identity(*dir)) });
-        }
-        if operation.value.file().is_some() {
-            let (parent, name) = (identity(key.dir), key.name.clone());
-            base.restore(BaseChange::File { parent, name, fingerprint: Some(PRINT) });
-        }
-        base.restore(BaseChange::Key { key, operations: vec![operation.clone()] });
-    }
-    base
-}
 
 /// What becomes of these operations one after another, and the steps.
 fn put(base: &DiskBase, tail: &[(Arc<Operation>, &[u64])], have: &[u8]) -> (Vec<Verdict>, Vec<Step>) {

@@ -181,7 +181,7 @@ fn what_is_in_quarantine_is_put_as_own_work() {
     let link = || path_of("link").unwrap();
     assert_eq!(adoption.put, [(link(), link())]);
     let placed = outputs.iter().find_map(|output| match output {
-        Output::Place(_, steps, _) => Some(steps.clone()),
+        Output::Place(_, batch) => Some(batch.steps.clone()),
         _ => None,
     });
     assert_eq!(

@@ -1,0 +1,242 @@
+//! The folder at a disk that is played by hand.
+
+use std::collections::BTreeMap;
+
+use meshwork_protocol::{id::DirId, limits, seal::SeedRng};
+
+use super::{
+    fixtures::{PRINT, SUB, dot, file, identity, name, operation, path},
+    observed::{DirIdentity, Expect, Fingerprint, Listing, Seen},
+    *,
+};
+use crate::feed::{FileValue, Name, Value};
+
+const START: Timestamp = Timestamp(1_000_000);
+
+/// A directory of a folder and what the node does in it.
+struct Scene {
+    disk: Disk,
+    feed: FeedMap,
+    rng: SeedRng,
+    now: Timestamp,
+    listings: BTreeMap<Path, Listing>,
+    contents: BTreeMap<u64, FileValue>,
+    signed: u64,
+}
+
+impl Scene {
+    /// A disk that shows these operations, as the replica has them.
+    fn new(shown: &[Arc<Operation>]) -> Self {
+        let mut feed = FeedMap::default();
+        feed.apply(shown, |_| true);
+        let mut base = fixtures::disk(&[]);
+        for operation in shown {
+            let key = &operation.key;
+            for dir in operation.value.dirs() {
+                base.restore(BaseChange::Dir { dir: *dir, identity: Some(identity(*dir)) });
+            }
+            base.restore(BaseChange::Key { key: key.clone(), operations: feed.at(key).to_vec() });
+        }
+        let rng = SeedRng::new([1; 32]);
+        let (listings, contents) = (BTreeMap::new(), BTreeMap::new());
+        let disk = Disk::new(base);
+        Scene { disk, feed, rng, now: START, listings, contents, signed: 100 }
+    }
+
+    /// What a directory holds from now on.
+    fn holds(&mut self, at: &[Name], identity: DirIdentity, entries: &[(&str, Seen)]) {
+        let entries = entries.iter().map(|(text, seen)| (name(text), seen.clone())).collect();
+        self.listings.insert(at.to_vec(), Listing { identity, entries });
+    }
+
+    /// A file of this inode with the content of a value.
+    fn file(&mut self, inode: u64, value: &Value) -> Seen {
+        self.contents.extend(value.file().map(|value| (inode, value.clone())));
+        Seen::File(Fingerprint { inode, ..PRINT })
+    }
+
+    /// Tells the folder; all but placing is answered as the directory is. Gives what is to be placed and what the
+    /// node signed.
+    fn tell(&mut self, input: Input) -> (Option<Batch>, Vec<Arc<Operation>>, Vec<Output>) {
+        let (mut placed, mut signed, mut rest) = (None, Vec::new(), Vec::new());
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            for output in self.disk.handle(self.now, &mut self.rng, &self.feed, input) {
+                match output {
+                    Output::List(paths) => {
+                        let list = |at: Path| {
+                            let listing = self.listings.get(&at).cloned().ok_or(observed::ListError::Missing);
+                            (at, listing)
+                        };
+                        inputs.push(Input::Listed(paths.into_iter().map(list).collect()));
+                    }
+                    Output::Hash(files) => {
+                        let hash = |file: ToHash| {
+                            let value = &self.contents[&file.fingerprint.inode];
+                            let crate::feed::FileKind::Regular { manifest } = value.kind.clone() else {
+                                panic!("a file")
+                            };
+                            let (fingerprint, content) = (file.fingerprint, value.content);
+                            (file, Hashed::Content { fingerprint, content, manifest })
+                        };
+                        inputs.push(Input::Hashed(files.into_iter().map(hash).collect()));
+                    }
+                    Output::Author(new) => {
+                        let mut operations = Vec::new();
+                        for NewOperation { key, value, base, former } in new {
+                            self.signed += 1;
+                            let (dot, height) = (dot(self.signed), self.signed);
+                            operations.push(Arc::new(Operation {
+                                dot,
+                                height,
+                                key,
+                                value,
+                                base: base.into(),
+                                former: former.into(),
+                            }));
+                        }
+                        self.feed.apply(&operations, |_| true);
+                        signed.extend(operations.iter().cloned());
+                        inputs.push(Input::Authored(operations));
+                    }
+                    Output::Place(batch) => placed = Some(batch),
+                    other => rest.push(other),
+                }
+            }
+        }
+        (placed, signed, rest)
+    }
+
+    /// Another device's operation arrives, over what is there of these numbers.
+    fn arrives(&mut self, operation: &Arc<Operation>, over: &[u64]) {
+        let base = over.iter().map(|seq| dot(*seq)).collect();
+        let operation = Arc::new(Operation { base, ..Operation::clone(operation) });
+        self.feed.apply(std::slice::from_ref(&operation), |_| true);
+        self.disk.compare(&self.feed, [operation.key.clone()]);
+    }
+
+    fn tombstones(signed: &[Arc<Operation>]) -> Vec<&Key> {
+        signed.iter().filter(|operation| operation.value.is_tombstone()).map(|operation| &operation.key).collect()
+    }
+}
+
+fn look(at: &[&str]) -> Input {
+    Input::Dirty(at.iter().map(|at| if at.is_empty() { Path::new() } else { path(at) }).collect())
+}
+
+/// Case: a plan that came to half of what it wanted. What it placed is shown, and what the user does then is done
+/// over that: else a version that nobody chose to go would win.
+#[test]
+fn what_half_a_plan_has_placed_is_shown() {
+    let (first, other, third) = (file(1), file(2), file(3));
+    let shown = [operation(1, DirId::ROOT, "a", first.clone()), operation(2, DirId::ROOT, "a", other.clone())];
+    let mut scene = Scene::new(&shown);
+    let (one, two) = (scene.file(11, &first), scene.file(12, &other));
+    scene.holds(&[], identity(DirId::ROOT), &[("a", two), ("a (conflict 01010101)", one.clone())]);
+    let (placed, signed, _) = scene.tell(look(&[""]));
+    assert_eq!((placed, signed.len()), (None, 0));
+
+    scene.arrives(&operation(9, DirId::ROOT, "a", third.clone()), &[1, 2]);
+    scene.tell(Input::Tick);
+    let (placed, ..) = scene.tell(Input::Arrived(third.file().unwrap().content));
+    let batch = placed.expect("a plan");
+    assert_eq!(batch.steps.len(), 2, "{batch:?}");
+    let outcome = |step: &Step| match step {
+        Step::PutFile { .. } => Stepped::Done(Some(Seen::File(Fingerprint { inode: 13, ..PRINT }))),
+        _ => Stepped::Changed,
+    };
+    let outcomes: Vec<Stepped> = batch.steps.iter().map(outcome).collect();
+    // Meanwhile the user moved the copy beside it over what had just come.
+    scene.holds(&[], identity(DirId::ROOT), &[("a", one)]);
+    let (_, signed, _) = scene.tell(Input::Placed(Ok(outcomes)));
+    let over: Vec<_> = signed.iter().flat_map(|operation| operation.base.iter().copied()).collect();
+    assert!(over.contains(&dot(9)), "{signed:?}");
+    let [current] = scene.feed.lookup(DirId::ROOT, b"a") else { panic!("{:?}", scene.feed) };
+    assert_eq!(current.value.file().unwrap().content, first.file().unwrap().content);
+}
+
+/// A version that loses its name to another must have its new one first.
+#[test]
+fn a_name_is_taken_only_from_what_has_another() {
+    let (first, second) = (file(1), file(2));
+    let mut scene = Scene::new(&[operation(1, DirId::ROOT, "a", first.clone())]);
+    let one = scene.file(11, &first);
+    scene.holds(&[], identity(DirId::ROOT), &[("a", one)]);
+    scene.tell(look(&[""]));
+    scene.arrives(&operation(9, DirId::ROOT, "a", second.clone()), &[]);
+    scene.tell(Input::Tick);
+    let (placed, ..) = scene.tell(Input::Arrived(second.file().unwrap().content));
+    let batch = placed.expect("a plan");
+    let [Step::PutFile { expect: Expect::Absent, .. }, Step::PutFile { expect: Expect::File(_), .. }] =
+        &batch.steps[..]
+    else {
+        panic!("{batch:?}")
+    };
+    assert!(batch.may_do(0, &[]));
+    assert!(batch.may_do(1, &[Stepped::Done(None)]));
+    assert!(!batch.may_do(1, &[Stepped::Changed]));
+}
+
+/// Case: what a name waits for turns up under another one; nobody else need have it.
+#[test]
+fn a_content_that_comes_to_be_here_is_not_waited_for() {
+    let wanted = file(5);
+    let mut scene = Scene::new(&[]);
+    scene.holds(&[], identity(DirId::ROOT), &[]);
+    scene.tell(look(&[""]));
+    scene.arrives(&operation(9, DirId::ROOT, "a", wanted.clone()), &[]);
+    let (placed, _, outputs) = scene.tell(Input::Tick);
+    assert!(placed.is_none() && matches!(&outputs[..], [Output::Want(_)]), "{outputs:?}");
+    let here = scene.file(11, &wanted);
+    scene.holds(&[], identity(DirId::ROOT), &[("b", here)]);
+    let (placed, signed, outputs) = scene.tell(look(&[""]));
+    assert_eq!(signed.len(), 1);
+    assert!(outputs.iter().any(|output| matches!(output, Output::Unwant(_))), "{outputs:?}");
+    let batch = placed.expect("a plan");
+    assert!(
+        matches!(&batch.steps[..], [Step::PutFile { copy_from: Some((from, _)), .. }] if *from == path("b")),
+        "{batch:?}"
+    );
+}
+
+/// Case: a directory is renamed while only the place where it was is looked at.
+#[test]
+fn a_directory_out_of_sight_is_looked_for() {
+    for moved in [true, false] {
+        let inside = file(1);
+        let shown = [
+            operation(1, DirId::ROOT, "d", Value::Dir(vec![SUB])),
+            operation(2, DirId::ROOT, "e", Value::Dir(vec![DirId([8; 16])])),
+            operation(3, SUB, "a", inside.clone()),
+        ];
+        let mut scene = Scene::new(&shown);
+        let (a, e) = (scene.file(11, &inside), identity(DirId([8; 16])));
+        scene.holds(&[], identity(DirId::ROOT), &[("d", Seen::Dir(identity(SUB))), ("e", Seen::Dir(e))]);
+        scene.holds(&path("d"), identity(SUB), &[("a", a.clone())]);
+        scene.holds(&path("e"), e, &[]);
+        let (placed, signed, _) = scene.tell(Input::DirtyEverywhere);
+        assert_eq!((placed, signed.len()), (None, 0));
+
+        let new = scene.file(12, &file(2));
+        scene.listings.remove(&path("d"));
+        scene.holds(&[], identity(DirId::ROOT), &[("e", Seen::Dir(e)), ("new", new)]);
+        if moved {
+            scene.holds(&path("e"), e, &[("d", Seen::Dir(identity(SUB)))]);
+            scene.holds(&path("e/d"), identity(SUB), &[("a", a)]);
+        }
+        let (_, signed, _) = scene.tell(look(&[""]));
+        let keys: Vec<_> = signed.iter().map(|operation| operation.key.name.clone()).collect();
+        assert_eq!(keys, [name("new")], "what is known of files is told at once");
+        assert_ne!(scene.disk.state(), State::Idle);
+
+        scene.now = scene.disk.next_deadline().expect("a search");
+        assert_eq!(scene.now, START + limits::SEARCH_PAUSE);
+        let (_, signed, _) = scene.tell(Input::Tick);
+        let gone = Scene::tombstones(&signed);
+        let inside = Key { dir: SUB, name: name("a") };
+        assert_eq!(gone.contains(&&inside), !moved, "{signed:?}");
+        assert!(gone.contains(&&Key { dir: DirId::ROOT, name: name("d") }), "{signed:?}");
+        assert_eq!(scene.disk.state(), State::Idle);
+        assert_eq!(scene.feed.view().node_at(&path("e/d")).is_some(), moved);
+    }
+}
