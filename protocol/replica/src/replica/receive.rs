@@ -390,6 +390,8 @@ impl Replica {
             self.audience_changed(out);
             out.push(Output::Event(Event::FolderKnown(object)));
             if self.resumed {
+                // Its control log may have outlived a crash that the line of the graph did not.
+                self.open_epochs(object, out);
                 self.remap_folder(object);
             }
         }
