@@ -283,7 +283,8 @@ fn main() -> ExitCode {
     };
     let mut verdict = Verdict::default();
     let planted: Vec<Planted> = match options.planted.as_deref() {
-        Some("all") | None => Planted::ALL.to_vec(),
+        Some("all") => Planted::ALL.to_vec(),
+        None => Planted::ALL.into_iter().filter(|bug| options.cast.is_none_or(|cast| cast == bug.cast())).collect(),
         Some(name) => Planted::ALL.into_iter().filter(|planted| planted.name() == name).collect(),
     };
     if let Some(seed) = options.seed {
