@@ -4,7 +4,7 @@ use std::time::Duration;
 
 // Signed statements and the control log.
 
-/// Bytes of the body of a mesh genesis: a key, a salt and room for a recovery rule.
+/// Bytes of the body of a mesh genesis: a key, a commitment and room for a recovery rule.
 pub const GENESIS_BODY: usize = 512;
 /// Bytes of the body of an object genesis.
 pub const OBJECT_GENESIS_BODY: usize = 128;

@@ -21,6 +21,7 @@ const SEAL_PATTERN: &str = "Noise_N_25519_ChaChaPoly_BLAKE2s";
 const EPOCH_ID_CONTEXT: &[u8] = b"mesh.v1.epoch";
 const RECORD_CONTEXT: &str = "mesh 2026 record v1";
 const CHUNK_ID_CONTEXT: &str = "mesh 2026 chunk id v1";
+const CONVERGENCE_CONTEXT: &str = "mesh 2026 convergence v1";
 const NONCE: usize = 24;
 const TAG: usize = 16;
 
@@ -281,6 +282,11 @@ impl Convergence {
     /// The 32 secret bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.secret
+    }
+
+    /// What the birth of the object says of the secret, so that nobody is given another one.
+    pub fn commitment(&self) -> [u8; 32] {
+        blake3::derive_key(CONVERGENCE_CONTEXT, self.secret.as_ref())
     }
 
     /// The id of the chunk whose plaintext has the BLAKE3 hash `plain_hash`.

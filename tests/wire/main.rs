@@ -65,12 +65,14 @@ fn vectors() -> Value {
     story.control.open_epochs(object, phone.device_id(), &phone_seal, &mut keyring);
     let epoch = Record::decode(record.clone()).expect("a record").header().epoch;
     let secret = keyring.key(object, epoch).expect("it was sealed to the phone").as_bytes();
+    let convergence = keyring.convergence(object).expect("it was sealed with it").as_bytes();
     let statements = story.statements.iter();
     json!({
         "phrase": PHRASE,
         "mesh": mesh.to_string(),
         "log": log.to_string(),
         "object": object.to_string(),
+        "convergence": hex(convergence),
         "statements": statements.map(|(name, it)| json!({ "name": name, "hex": hex(&it.to_bytes()) })).collect::<Vec<_>>(),
         "capabilities": capabilities::cases(&story.control, mesh, object),
         "record": { "hex": hex(&record), "epoch_secret": hex(secret), "text": "the text of a record" },

@@ -170,6 +170,8 @@ def check_record(held, vectors):
         need(named and signed.id in named[0], "a record past its author's cut")
     secret = bytes.fromhex(vectors["record"]["epoch_secret"])
     need(blake3(b"mesh.v1.epoch" + obj + secret).digest()[:16] == epoch, "a secret of another epoch")
+    convergence = bytes.fromhex(vectors["convergence"])
+    need(held[obj].fields[2] == derive_key("mesh 2026 convergence v1", convergence), "chunk ids of another secret")
     bare = fields[:12] + [bytes(32), 0]
     text = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(
         body[24:], signed.key + encode(bare), body[:24], derive_key("mesh 2026 record v1", secret)

@@ -53,7 +53,9 @@ pub fn create_mesh(
     device: &DeviceKey,
     seal: &SealKey,
 ) -> Result<(MeshId, Vec<Signed>), AuthorError> {
-    let genesis = Genesis { root: root.public(), salt: salt(rng), recovery: Vec::new() };
+    let convergence = Convergence::generate(rng);
+    let commitment = ByteArray::new(convergence.commitment());
+    let genesis = Genesis { root: root.public(), convergence: commitment, recovery: Vec::new() };
     let genesis = root.sign(Kind::Genesis, codec::encode(&genesis));
     let mesh = MeshId(genesis.id());
     let log = ObjectId::from(mesh);
@@ -64,20 +66,19 @@ pub fn create_mesh(
     let keys = Act::Keys { seal: seal.public(), generation: 1 };
     let keys = device.sign(Kind::ControlOp, codec::encode(&op(1, NO_OP, via, keys)));
     let reader = Reader { device: device.device_id(), seal: seal.public(), generation: 1 };
-    let epoch = first_epoch(rng, log, &[reader])?;
+    let epoch = first_epoch(rng, log, &convergence, &[reader])?;
     let epoch = device.sign(Kind::ControlOp, codec::encode(&op(2, OpId(keys.id()), via, epoch)));
     Ok((mesh, vec![genesis, grant, keys, epoch]))
 }
 
-fn salt(rng: &mut impl CryptoRng) -> ByteArray<16> {
-    let mut salt = [0; 16];
-    rng.fill_bytes(&mut salt);
-    ByteArray::new(salt)
-}
-
-fn first_epoch(rng: &mut impl CryptoRng, object: ObjectId, readers: &[Reader]) -> Result<Act, EpochError> {
-    let (key, convergence) = (EpochKey::generate(rng), Convergence::generate(rng));
-    Minting { object, n: 1, key: &key, convergence: &convergence }.act(rng, readers, &[])
+fn first_epoch(
+    rng: &mut impl CryptoRng,
+    object: ObjectId,
+    convergence: &Convergence,
+    readers: &[Reader],
+) -> Result<Act, EpochError> {
+    let key = EpochKey::generate(rng);
+    Minting { object, n: 1, key: &key, convergence }.act(rng, readers, &[])
 }
 
 impl Control {
@@ -94,10 +95,11 @@ impl Control {
         if member.role < Role::Edit {
             return Err(AuthorError::NotPermitted);
         }
-        let genesis = ObjectGenesis { owner, kind, salt: salt(rng) };
+        let convergence = Convergence::generate(rng);
+        let genesis = ObjectGenesis { owner, kind, convergence: ByteArray::new(convergence.commitment()) };
         let genesis = device.sign(Kind::ObjectGenesis, codec::encode(&genesis));
         let object = ObjectId(genesis.id());
-        let act = first_epoch(rng, object, self.readers(owner.into()))?;
+        let act = first_epoch(rng, object, &convergence, self.readers(owner.into()))?;
         let op = ControlOp { log: object, seq: 1, prev: NO_OP, via: OpId(object.0), dev: member.device_grant, act };
         Ok((object, vec![genesis, device.sign(Kind::ControlOp, super::encode_op(&op)?)]))
     }

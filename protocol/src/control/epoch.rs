@@ -76,13 +76,6 @@ impl Keyring {
     pub fn epochs(&self, object: ObjectId) -> impl Iterator<Item = EpochId> {
         self.objects.get(&object).into_iter().flat_map(|keys| keys.epochs.keys().copied())
     }
-
-    /// Adds secrets. The convergence secret of an object never changes: the first one stays.
-    pub fn insert(&mut self, object: ObjectId, key: EpochKey, convergence: Convergence) {
-        let keys = self.objects.entry(object).or_default();
-        keys.convergence.get_or_insert(convergence);
-        keys.epochs.insert(key.id(object), key);
-    }
 }
 
 /// A new epoch with the secrets that it seals, before it is signed.
@@ -132,11 +125,7 @@ impl Control {
     /// then open it like any other.
     pub fn mint_epoch(&self, rng: &mut impl CryptoRng, object: ObjectId, keyring: &Keyring) -> Result<Act, EpochError> {
         let (log, evaluation) = self.evaluated(object).ok_or(EpochError::UnknownObject(object))?;
-        let convergence = match keyring.convergence(object) {
-            Some(convergence) => convergence.clone(),
-            None if epochs(log).next().is_none() => Convergence::generate(rng),
-            None => return Err(EpochError::NoSecrets),
-        };
+        let convergence = keyring.convergence(object).ok_or(EpochError::NoSecrets)?;
         let superseded = newest_held(log, evaluation, keyring);
         let largest = superseded.iter().map(|(_, epoch)| epoch.n).max().unwrap_or(0);
         let parents: Vec<(OpId, EpochId, &EpochKey)> = superseded
@@ -144,7 +133,7 @@ impl Control {
             .filter_map(|(_, epoch)| Some((epoch.op, epoch.id, keyring.key(object, epoch.id)?)))
             .collect();
         let key = EpochKey::generate(rng);
-        let minting = Minting { object, n: largest.saturating_add(1), key: &key, convergence: &convergence };
+        let minting = Minting { object, n: largest.saturating_add(1), key: &key, convergence };
         minting.act(rng, &evaluation.roster.readers, &parents)
     }
 
@@ -218,6 +207,7 @@ impl Control {
             };
             if keys.tried.insert((entry.id, public))
                 && let Some((key, convergence)) = open_key(object, id, sealed, seal)
+                && convergence.commitment() == *log.convergence()
             {
                 keys.convergence.get_or_insert(convergence);
                 keys.epochs.insert(id, key);
@@ -278,6 +268,13 @@ impl Holders {
             .zip(&evaluation.standing)
             .filter_map(|(entry, stands)| handed_out(log, entry).map(|(id, seals)| (*stands, entry, id, seals)))
             .collect();
+        // Whoever mints an epoch that does not stand holds it, unless he only names one that does.
+        let minted: BTreeSet<EpochId> = self.0.keys().copied().collect();
+        for (_, entry, id, _) in handed.iter().filter(|(stands, _, id, _)| !stands && !minted.contains(id)) {
+            if as_epoch(entry).is_some() {
+                self.add(*id, [entry.author().into()]);
+            }
+        }
         loop {
             let mut grown = false;
             // Newest first: so what is wrapped over many epochs is found at once.

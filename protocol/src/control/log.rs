@@ -155,6 +155,14 @@ impl ControlLog {
         OpId(self.id.0)
     }
 
+    /// What its birth says of the secret behind the chunk ids of the object.
+    pub(super) fn convergence(&self) -> &[u8; 32] {
+        match &self.birth {
+            Birth::Mesh(genesis) => &genesis.convergence,
+            Birth::Object { genesis, .. } => &genesis.convergence,
+        }
+    }
+
     /// Whether this is the log of a mesh.
     pub fn is_mesh(&self) -> bool {
         matches!(self.birth, Birth::Mesh(_))

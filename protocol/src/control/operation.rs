@@ -18,12 +18,12 @@ use crate::{
 pub struct Genesis {
     /// The first root.
     pub root: PublicKey,
-    /// Lets one recovery phrase found several meshes.
-    pub salt: ByteArray<16>,
+    /// [`crate::seal::Convergence::commitment`] of the mesh; being random it lets one recovery phrase found several.
+    pub convergence: ByteArray<32>,
     /// Reserved for a recovery rule; empty in this version.
     pub recovery: Vec<ByteBuf>,
 }
-wire_struct!(Genesis { root, salt, recovery });
+wire_struct!(Genesis { root, convergence, recovery });
 
 /// The birth of an object, signed by the device that creates it. The object is named by the id of the signed
 /// statement.
@@ -33,10 +33,10 @@ pub struct ObjectGenesis {
     pub owner: MeshId,
     /// What the object is; 1 is a folder.
     pub kind: u8,
-    /// Makes every object unique.
-    pub salt: ByteArray<16>,
+    /// [`crate::seal::Convergence::commitment`] of the object; being random it makes every object unique.
+    pub convergence: ByteArray<32>,
 }
-wire_struct!(ObjectGenesis { owner, kind, salt });
+wire_struct!(ObjectGenesis { owner, kind, convergence });
 
 /// What a holder may do, least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

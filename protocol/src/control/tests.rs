@@ -84,7 +84,8 @@ fn revoke(to: Holder, stands: &[(ObjectId, OpId)]) -> Act {
 
 impl Control {
     fn new_mesh(&mut self, number: u8) -> ObjectId {
-        let genesis = Genesis { root: root(number).public(), salt: ByteArray::new([number; 16]), recovery: Vec::new() };
+        let genesis =
+            Genesis { root: root(number).public(), convergence: ByteArray::new([number; 32]), recovery: Vec::new() };
         let signed = root(number).sign(Kind::Genesis, codec::encode(&genesis));
         let id = ObjectId(signed.id());
         assert_eq!(self.adopt(signed), Ok(Inserted::Added(vec![OpId(id.0)])));
@@ -92,7 +93,7 @@ impl Control {
     }
 
     fn new_object(&mut self, owner: ObjectId, creator: u8) -> ObjectId {
-        let genesis = ObjectGenesis { owner: MeshId(owner.0), kind: 1, salt: ByteArray::new([creator; 16]) };
+        let genesis = ObjectGenesis { owner: MeshId(owner.0), kind: 1, convergence: ByteArray::new([creator; 32]) };
         let signed = device(creator).sign(Kind::ObjectGenesis, codec::encode(&genesis));
         let id = ObjectId(signed.id());
         assert_eq!(self.insert(signed), Ok(Inserted::Added(vec![OpId(id.0)])));

@@ -96,8 +96,8 @@ fn acts() -> Vec<Act> {
 /// A body of each kind.
 fn bodies() -> Vec<(Kind, Vec<u8>)> {
     let root = RootKey::from_seed(&[1; 64], 0).public();
-    let genesis = Genesis { root, salt: ByteArray::new([2; 16]), recovery: Vec::new() };
-    let born = ObjectGenesis { owner: MeshId([1; 32]), kind: 1, salt: ByteArray::new([2; 16]) };
+    let genesis = Genesis { root, convergence: ByteArray::new([2; 32]), recovery: Vec::new() };
+    let born = ObjectGenesis { owner: MeshId([1; 32]), kind: 1, convergence: ByteArray::new([2; 32]) };
     let op = |act| ControlOp { log: ObjectId([1; 32]), seq: 1, prev: NO_OP, via: OpId([1; 32]), dev: NO_OP, act };
     let mut bodies = vec![(Kind::Genesis, codec::encode(&genesis)), (Kind::ObjectGenesis, codec::encode(&born))];
     bodies.extend(acts().into_iter().map(|act| (Kind::ControlOp, codec::encode(&op(act)))));

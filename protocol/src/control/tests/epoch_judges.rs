@@ -227,6 +227,18 @@ impl<'a> World<'a> {
         Ok(member.operations() > held)
     }
 
+    /// The malicious one opens all that it is given. Returns whether it asked for it.
+    fn take(&mut self, at: usize) -> bool {
+        let log = self.log;
+        let member = &mut self.members[at];
+        let (id, held) = (member.id(), member.operations());
+        member.control.open_epochs(log, id, &member.seal, &mut member.keyring);
+        if self.is_reader(at, at) {
+            self.publish(at);
+        }
+        self.members[at].operations() > held
+    }
+
     /// Publishes the seal key: once, and again when a seal does not open.
     fn publish(&mut self, at: usize) {
         let (log, mesh, complains) = (self.log, self.mesh, self.off != Some(Rule::Complaints));
@@ -303,10 +315,10 @@ impl<'a> World<'a> {
 
     /// The malicious one, member or not, mints or seals, truly or not.
     fn misbehave(&mut self, at: usize) {
+        self.take(at);
         let (log, mut random) = (self.log, self.random());
         let readers = self.some_devices(at);
-        let member = &mut self.members[at];
-        member.control.open_epochs(log, device(member.number).device_id(), &member.seal, &mut member.keyring);
+        let member = &self.members[at];
         let (keyring, known) = (member.keyring.clone(), known_epochs(&member.control, log));
         let held: Vec<_> = known.iter().filter(|(_, id, _)| keyring.key(log, *id).is_some()).copied().collect();
         let supplemented = self.dice.one(&held).filter(|_| self.dice.below(3) == 0);
@@ -316,7 +328,8 @@ impl<'a> World<'a> {
         let parents: Vec<_> = newest().map(|(op, id, _)| (*op, *id, secret(*id))).collect();
         let n = 1 + newest().map(|(.., n)| *n).max().unwrap_or(0);
         let key = supplemented.map_or(&rubbish, |(_, id, _)| secret(id));
-        let convergence = keyring.convergence(log).cloned().unwrap_or_else(|| Convergence::generate(&mut random));
+        let convergence = keyring.convergence(log).filter(|_| self.dice.below(4) > 0).cloned();
+        let convergence = convergence.unwrap_or_else(|| Convergence::generate(&mut random));
         let minting = Minting { object: log, n, key, convergence: &convergence };
         let Ok(Act::Epoch { id, parents, mut seals, .. }) = minting.act(&mut random, &readers, &parents) else {
             return;
@@ -375,6 +388,8 @@ impl<'a> World<'a> {
             for member in 0..self.members.len() {
                 if self.is_honest(member) && (together || !acted) {
                     acted |= self.keep_keys(member)?;
+                } else if !self.is_honest(member) {
+                    acted |= self.take(member);
                 }
             }
             if !acted {

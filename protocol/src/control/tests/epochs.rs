@@ -1,7 +1,11 @@
 //! Key epochs in the life of a mesh.
 
 use super::*;
-use crate::{id::EpochId, seal::SealKey};
+use crate::{
+    control::epoch::Minting,
+    id::EpochId,
+    seal::{Convergence, EpochKey, SealKey},
+};
 
 /// A device with all it keeps.
 struct Node {
@@ -207,4 +211,60 @@ fn nobody_writes_under_an_epoch_that_a_newer_one_has_opened_to_a_removed_device(
     let epoch = control.write_epoch(object, &first.keyring).unwrap();
     third.open(&control, object);
     assert!(third.keyring.key(object, epoch).is_none());
+}
+
+/// The epoch that an operation of this id mints, by its id.
+fn minting_of(control: &Control, object: ObjectId, epoch: EpochId) -> OpId {
+    let mints = |entry: &&Entry| matches!(entry.op.act, Act::Epoch { id, .. } if id == epoch);
+    control.log(object).unwrap().entries().iter().find(mints).unwrap().id
+}
+
+/// Case: a member hands a key to a removed device by an epoch of its own that does not stand.
+#[test]
+fn what_a_void_epoch_hands_on_is_known_to_be_out() {
+    let (mut control, mesh, object, mut first) = founded();
+    let (second, third) = (enrol(&mut control, mesh, &first, 2), enrol(&mut control, mesh, &first, 3));
+    let old_grant = control.grants(object, second.id()).unwrap().1;
+    let outsider = *control.readers(mesh).iter().find(|reader| reader.device == third.id()).unwrap();
+    for node in [&second, &third] {
+        let removal = control.revocation(&mut rng(4), node.id(), &BTreeMap::new());
+        act(&mut control, &first.key, mesh, removal);
+    }
+    first.mint(&mut control, object);
+    first.open(&control, object);
+    let mut second = enrol(&mut control, mesh, &first, 2);
+    first.supplement(&mut control, object);
+    second.open(&control, object);
+    let clean = control.write_epoch(object, &first.keyring).unwrap();
+
+    let (key, held) = (EpochKey::from_bytes(&[9; 32]), second.keyring.key(object, clean).unwrap());
+    let convergence = second.keyring.convergence(object).unwrap();
+    let parent = (minting_of(&control, object, clean), clean, held);
+    let minting = Minting { object, n: 3, key: &key, convergence };
+    let epoch = minting.act(&mut rng(80), &[outsider], &[parent]).unwrap();
+    let signed = control.write(Signer::Device(2), object, None, OpId(object.0), old_grant, epoch);
+    let id = OpId(signed.id());
+    assert_eq!(control.insert(signed), Ok(Inserted::Added(vec![id])));
+    assert_eq!(control.write_epoch(object, &first.keyring), None);
+}
+
+/// Case: a member seals the true key with a false secret for chunk ids to a newcomer, before anybody else does.
+#[test]
+fn the_secret_behind_chunk_ids_is_the_one_of_the_birth() {
+    let (mut control, mesh, object, first) = founded();
+    let mut third = enrol(&mut control, mesh, &first, 3);
+    let newcomer = *control.readers(mesh).iter().find(|reader| reader.device == third.id()).unwrap();
+    let epoch = control.write_epoch(object, &first.keyring).unwrap();
+    let key = first.keyring.key(object, epoch).unwrap();
+    let of_birth = first.keyring.convergence(object).unwrap();
+    for (convergence, opens) in [(&Convergence::from_bytes(&[1; 32]), false), (of_birth, true)] {
+        let minting = Minting { object, n: 1, key, convergence };
+        let Act::Epoch { seals, .. } = minting.act(&mut rng(81), &[newcomer], &[]).unwrap() else { panic!("an epoch") };
+        let epoch = minting_of(&control, object, epoch);
+        act(&mut control, &first.key, object, Act::Seal { epoch, seals });
+        assert_eq!(third.open(&control, object).len(), usize::from(opens));
+        assert_eq!(third.keyring.convergence(object).is_some(), opens);
+        assert_eq!(control.is_shut_out(object, third.id(), &third.keyring), !opens);
+    }
+    assert!(third.keyring.convergence(object) == Some(of_birth));
 }

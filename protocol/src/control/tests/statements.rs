@@ -192,10 +192,10 @@ fn geneses_come_by_right_only() {
     let (mut control, mesh, admin) = one_admin();
     let stranger = root(101).sign(
         Kind::Genesis,
-        codec::encode(&Genesis { root: root(101).public(), salt: ByteArray::new([0; 16]), recovery: vec![] }),
+        codec::encode(&Genesis { root: root(101).public(), convergence: ByteArray::new([0; 32]), recovery: vec![] }),
     );
     assert_eq!(control.insert(stranger.clone()), Err(ControlError::Unasked));
-    let object = ObjectGenesis { owner: MeshId(mesh.0), kind: 1, salt: ByteArray::new([0; 16]) };
+    let object = ObjectGenesis { owner: MeshId(mesh.0), kind: 1, convergence: ByteArray::new([0; 32]) };
     let forged = device(9).sign(Kind::ObjectGenesis, codec::encode(&object));
     assert_eq!(control.insert(forged), Err(ControlError::NotEntitled));
     let nobodys = ObjectGenesis { owner: MeshId([7; 32]), ..object };
