@@ -22,8 +22,12 @@ pub(super) fn text(path: &Path) -> String {
 impl Driver {
     /// The title of a folder.
     pub(super) fn title_of(&self, object: ObjectId) -> String {
-        let entry = self.replica.as_ref().and_then(|replica| replica.graph().object(object));
-        entry.map_or_else(|| object.short(), |entry| entry.title)
+        let Some(replica) = &self.replica else { return object.short() };
+        match replica.graph().object(object) {
+            Some(entry) => entry.title,
+            None if object == replica.mesh_id().into() => "this mesh".to_owned(),
+            None => object.short(),
+        }
     }
 
     /// The name of a device.

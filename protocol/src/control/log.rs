@@ -207,6 +207,13 @@ impl ControlLog {
         genesis.into_iter().chain(lacking).cloned().collect()
     }
 
+    /// Whether another operation of its author claims the place of this one in his chain.
+    pub fn is_forked(&self, id: OpId) -> bool {
+        let Some(entry) = self.get(id) else { return false };
+        let claims = |other: &&Entry| other.author() == entry.author() && other.op.prev == entry.op.prev;
+        self.entries.iter().filter(claims).nth(1).is_some()
+    }
+
     /// Whether an operation comes before another one in its author's chain. Those on two branches of a chain do not.
     pub fn precedes(&self, earlier: OpId, later: OpId) -> bool {
         let Some(earlier) = self.get(earlier) else { return false };

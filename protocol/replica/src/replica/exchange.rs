@@ -198,8 +198,8 @@ pub enum Event {
         /// Records that are held and do not stand.
         quarantined: usize,
     },
-    /// A device signed two records for one place of its chain: there are two copies of it, or it does not keep to the
-    /// rules.
+    /// A device signed two records, or statements, for one place of its chain: there are two copies of it, or it does
+    /// not keep to the rules.
     ChainForked {
         /// Of which object.
         object: ObjectId,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use meshwork_protocol::{
-    id::{ChainId, DeviceId, ObjectId, RecordId},
+    id::{ChainId, DeviceId, ObjectId, OpId, RecordId},
     limits,
     object::{Fit, RecordKind, Verified},
 };
@@ -82,6 +82,21 @@ impl Replica {
         tracing::warn!(object = %object.short(), "another copy of this device has written in its name");
         out.push(Output::Incarnation(self.incarnation));
         out.push(Output::Event(Event::CopyNoticed(object)));
+    }
+
+    /// Statements have come: of a device that has signed two for one place, or in the name of this one.
+    pub(super) fn notice_signers(&self, log: ObjectId, added: &[OpId], out: &mut Vec<Output>) {
+        let Some(held) = self.control.log(log) else { return };
+        let own = self.device.device_id();
+        let signer = |id: &OpId| held.get(*id).map(|entry| DeviceId::from(entry.author()));
+        if added.iter().any(|id| signer(id) == Some(own)) {
+            tracing::warn!(log = %log.short(), "another copy of this device has signed in its name");
+            out.push(Output::Event(Event::CopyNoticed(log)));
+        }
+        let twins = added.iter().filter(|id| held.is_forked(**id)).filter_map(signer);
+        for device in twins.filter(|device| *device != own).collect::<BTreeSet<_>>() {
+            out.push(Output::Event(Event::ChainForked { object: log, device }));
+        }
     }
 
     /// A chain has forked. Whoever showed one branch in good faith builds on it, so that it goes on to stand; that is

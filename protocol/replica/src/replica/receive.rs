@@ -177,6 +177,7 @@ impl Replica {
         inputs: &mut Vec<sync::Input>,
         out: &mut Vec<Output>,
     ) {
+        self.notice_signers(log, added, out);
         self.open_epochs(log, out);
         self.keep_published(log, out);
         let is_mesh = self.control.log(log).is_some_and(|log| log.is_mesh());

@@ -213,3 +213,26 @@ fn rubbish_sealed_to_a_device_is_sealed_to_it_once_more_by_another() {
     let opens = |scene: &Scene, node: usize| scene.nodes[node].replica.keyring.key(folder, id).is_some();
     assert!((0..3).all(|node| opens(&scene, node)), "all of them can read what is written under it");
 }
+
+/// The alarms that a statement raises at the victim: whether it says that its signer has signed twice in one place, and
+/// whether that somebody signs in the name of the victim.
+fn alarms(scene: &mut Scene, signed: &Signed) -> (bool, bool) {
+    let items = vec![ByteBuf::from(signed.to_bytes())];
+    let frame = Frame::ControlItems { object: scene.mesh, items, done: false };
+    let events = scene.input(VICTIM, Input::Frame { peer: scene.device(ATTACKER), bytes: frame.encode() });
+    let forked = |event: &Event| matches!(event, Event::ChainForked { device, .. } if *device == signed.device_id());
+    (events.iter().any(forked), events.iter().any(|event| matches!(event, Event::CopyNoticed(_))))
+}
+
+#[test]
+fn two_statements_at_one_place_and_one_in_our_name_raise_the_alarm() {
+    let mut scene = Scene::new();
+    let twins = [77, 78].map(|number| Act::Grant { to: DeviceId([number; 32]).into(), role: Role::Edit, seen: vec![] });
+    let twins = twins.map(|act| sign(&next(&scene, act)));
+    assert_eq!(twins.map(|twin| alarms(&mut scene, &twin)), [(false, false), (true, false)]);
+
+    let control = &scene.victim().control;
+    let copy = control.sign(&DeviceKey::from_bytes(&[1; 32]), scene.mesh, puppet()).unwrap();
+    assert_eq!(alarms(&mut scene, &copy), (false, true));
+    assert_eq!(alarms(&mut scene, &copy), (false, false), "once is enough");
+}
