@@ -10,6 +10,7 @@ mod command;
 mod direct;
 mod folders;
 mod home;
+mod missing;
 mod node;
 mod pairing;
 mod peers;

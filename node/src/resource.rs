@@ -26,8 +26,8 @@ use tokio::sync::watch;
 
 use crate::api::types::{
     Accept, Adopt, Adopted, Cap, Card, Contact, ContactAdd, Device, Done, EventQuery, Folder, FolderAdd, FolderStatus,
-    Join, JoinResult, LogEntry, Member, PairEvent, PairingOffer, Problem, Quarantined, RecoveryPhrase, RecoveryRestore,
-    RecoveryRotate, RecoveryUse, RecoveryWord, Shared, Status,
+    Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Problem, Quarantined, RecoveryPhrase,
+    RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Shared, Status,
 };
 use events::Subscription;
 
@@ -143,6 +143,16 @@ pub trait NodeControl: Send + Sync + 'static {
 
     /// How far a folder is on this device.
     fn folder_status(&self, name_or_id: String) -> impl Future<Output = Result<FolderStatus, ResourceError>> + Send;
+
+    /// What a folder waits for on this device, and nobody connected has.
+    fn missing(&self, folder: String) -> impl Future<Output = Result<Vec<Missing>, ResourceError>> + Send;
+
+    /// Lets go of what is missing at or below these paths, or of all; tells what that was.
+    fn let_go(
+        &self,
+        folder: String,
+        paths: Vec<String>,
+    ) -> impl Future<Output = Result<Vec<Missing>, ResourceError>> + Send;
 
     /// Who this mesh is, for other people.
     fn card(&self) -> impl Future<Output = Result<Card, ResourceError>> + Send;
@@ -266,6 +276,7 @@ impl<N: NodeControl> Resources<N> {
             ["v1", "folders"] => folders::folders(node, &request).await?,
             ["v1", "folders", name] => folders::folder(node, &request, name).await?,
             ["v1", "folders", name, "status"] => folders::status(node, &request, name).await?,
+            ["v1", "folders", name, "missing"] => folders::missing(node, &request, name).await?,
             ["v1", "folders", name, "members"] => sharing::members(node, &request, name).await?,
             ["v1", "folders", name, "members", person] => sharing::member(node, &request, name, person).await?,
             ["v1", "card"] => sharing::card(node, &request).await?,

@@ -3,6 +3,7 @@
 mod authority;
 mod copies;
 mod folder;
+mod lost;
 mod pairing;
 mod recovery;
 mod refusal;

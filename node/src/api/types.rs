@@ -327,12 +327,36 @@ pub struct FolderStatus {
     pub waiting_files: u64,
     /// Bytes known and not yet placed here.
     pub waiting_bytes: u64,
+    /// Of those the files of which nobody who is connected has the bytes.
+    pub missing_files: u64,
     /// Content received, bytes per second, over the last seconds.
     pub rate: u64,
     /// Kept conflicts that wait for a person.
     pub conflicts: u64,
     /// What keeps single files from being synced, a sentence each.
     pub problems: Vec<String>,
+}
+
+/// A version that a folder waits for on this device, and that nobody connected has: an element of
+/// `GET /v1/folders/{title or id}/missing`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// Where it is to be.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// The device that wrote it.
+    pub device: String,
+    /// What that device is called.
+    pub name: String,
+}
+
+/// `DELETE /v1/folders/{title or id}/missing`: let go of what nobody has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetGo {
+    /// At or below these paths; everything where there is none.
+    #[serde(default)]
+    pub paths: Vec<String>,
 }
 
 /// What a node does with a folder.

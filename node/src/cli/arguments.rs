@@ -307,6 +307,32 @@ pub(super) enum Folder {
     /// Show how far a folder is on this device, or all of them
     #[command(after_help = "Examples:\n  mesh folder status\n  mesh folder status Notes --json")]
     Status(FolderStatus),
+    /// Show what a folder waits for on this device, and nobody connected has
+    #[command(after_help = "Example:\n  mesh folder missing Notes")]
+    Missing {
+        /// Title or id of the folder
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Let go of what is missing: the only device that had it is lost
+    ///
+    /// On all devices each name keeps what else it has, or what it shows here, else it is deleted. A device that has the
+    /// bytes after all and comes back keeps them in its history.
+    #[command(after_help = "Examples:\n  mesh folder let-go Notes\n  mesh folder let-go Notes ideas/late.md --yes")]
+    LetGo(FolderLetGo),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FolderLetGo {
+    /// Title or id of the folder
+    #[arg(value_name = "NAME")]
+    pub(super) name: String,
+    /// Files or directories, as `mesh folder missing` shows them [default: everything]
+    #[arg(value_name = "PATH")]
+    pub(super) paths: Vec<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
 }
 
 #[derive(Debug, Args)]

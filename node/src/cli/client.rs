@@ -21,9 +21,9 @@ use tokio::net::UnixStream;
 use super::error::{CliError, Exit};
 use crate::api::types::{
     Accept, Adopt, Adopted, Cap, Card, CardName, Contact, ContactAdd, Device, DeviceRemove, DeviceRole, Done, Event,
-    Folder, FolderAdd, FolderGet, FolderStatus, Join, JoinResult, LogEntry, Member, PairConfirm, PairOpen, PairPoll,
-    PairingOffer, Problem, Quarantined, RecoveryConfirm, RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse,
-    Share, Shared, Status,
+    Folder, FolderAdd, FolderGet, FolderStatus, Join, JoinResult, LetGo, LogEntry, Member, Missing, PairConfirm,
+    PairOpen, PairPoll, PairingOffer, Problem, Quarantined, RecoveryConfirm, RecoveryPhrase, RecoveryRestore,
+    RecoveryRotate, RecoveryUse, Share, Shared, Status,
 };
 
 /// How long a node may take for an ordinary answer; it hashes no file while a request waits.
@@ -201,6 +201,16 @@ impl Client {
     pub async fn folder_get(&self, name: &str, path: &str) -> Result<Folder, CliError> {
         let get = FolderGet { path: path.to_owned() };
         self.call(Verb::Put, &["v1", "folders", name], &get, ANSWER_MAX).await
+    }
+
+    /// `GET /v1/folders/{name}/missing`
+    pub async fn missing(&self, folder: &str) -> Result<Vec<Missing>, CliError> {
+        self.get(&["v1", "folders", folder, "missing"]).await
+    }
+
+    /// `DELETE /v1/folders/{name}/missing`
+    pub async fn let_go(&self, folder: &str, asked: &LetGo) -> Result<Vec<Missing>, CliError> {
+        self.call(Verb::Delete, &["v1", "folders", folder, "missing"], asked, ANSWER_MAX).await
     }
 
     /// `GET /v1/folders/{name}/status`

@@ -6,8 +6,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
     Context, absolute_text,
-    arguments::{Folder, FolderAdd, FolderGet},
+    arguments::{Folder, FolderAdd, FolderGet, FolderLetGo},
     error::{CliError, Exit},
+    pair::read_line,
     screen::{Screen, bytes, columns, count, short},
 };
 use crate::{
@@ -30,6 +31,8 @@ pub(super) async fn folder(context: &mut Context, command: Folder) -> Result<(),
         Folder::Get(get) => self::get(context, get).await,
         Folder::Ls => ls(context).await,
         Folder::Status(which) => status(context, which.name.as_deref()).await,
+        Folder::Missing { name } => missing(context, &name).await,
+        Folder::LetGo(which) => let_go(context, which).await,
     }
 }
 
@@ -117,6 +120,42 @@ async fn status(context: &mut Context, name: Option<&str>) -> Result<(), CliErro
     show_states(context, &folders)
 }
 
+async fn missing(context: &mut Context, name: &str) -> Result<(), CliError> {
+    let missing = context.client.missing(name).await?;
+    if context.screen.json {
+        return missing.iter().try_for_each(|missing| context.screen.value(missing));
+    }
+    if missing.is_empty() {
+        return context.screen.line("Nothing is missing.");
+    }
+    show_missing(context, missing)
+}
+
+fn show_missing(context: &mut Context, missing: Vec<types::Missing>) -> Result<(), CliError> {
+    let row = |missing: types::Missing| [missing.path, bytes(missing.size), format!("by {}", missing.name)];
+    let rows: Vec<[String; 3]> = missing.into_iter().map(row).collect();
+    columns(&rows).iter().try_for_each(|line| context.screen.line(line))
+}
+
+async fn let_go(context: &mut Context, which: FolderLetGo) -> Result<(), CliError> {
+    let FolderLetGo { name, paths, yes } = which;
+    if !yes && !context.screen.json {
+        missing(context, &name).await?;
+        context.screen.line("If a device that has some of it may come back, wait for it.")?;
+        context
+            .screen
+            .ask(&format!("Let go of {}? [y/N]", if paths.is_empty() { "all of it" } else { "what you named" }))?;
+        if !matches!(read_line().await?.trim(), "y" | "Y" | "yes") {
+            return Err(CliError::new(Exit::Refused, "declined", "Nothing was done.", "Answer y to let go of it."));
+        }
+    }
+    let gone = context.client.let_go(&name, &types::LetGo { paths }).await?;
+    if context.screen.json {
+        return gone.iter().try_for_each(|gone| context.screen.value(gone));
+    }
+    context.screen.line(format!("{} let go of.", count(gone.len() as u64, "version")))
+}
+
 /// One line a folder, and what keeps it from being in order.
 pub(super) fn show_states(context: &mut Context, folders: &[FolderStatus]) -> Result<(), CliError> {
     if folders.is_empty() {
@@ -138,6 +177,10 @@ pub(super) fn show_states(context: &mut Context, folders: &[FolderStatus]) -> Re
             context
                 .screen
                 .line(format!("    {} kept, both versions beside each other", count(folder.conflicts, "conflict")))?;
+        }
+        if folder.missing_files > 0 {
+            let (files, title) = (count(folder.missing_files, "file"), word(&folder.title));
+            context.screen.line(format!("    nobody connected has {files}: mesh folder missing {title}"))?;
         }
         for problem in &folder.problems {
             context.screen.line(format!("    problem: {problem}"))?;

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     api::types::{
-        Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, PairEvent, PairingOffer, Peer,
+        Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, Missing, PairEvent, PairingOffer, Peer,
         RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryWord, Status,
     },
     disk::root::{FolderRoot, NewFolderError, check_new},
@@ -47,6 +47,8 @@ pub(crate) enum Command {
     FolderGet { name: String, path: PathBuf, reply: Reply<Folder> },
     Folders(Reply<Vec<Folder>>),
     FolderStatus { name: String, reply: Reply<FolderStatus> },
+    Missing { folder: String, reply: Reply<Vec<Missing>> },
+    LetGo { folder: String, paths: Vec<String>, reply: Reply<Vec<Missing>> },
     RecoveryPhrase(Reply<RecoveryPhrase>),
     RecoveryConfirm { words: Vec<RecoveryWord>, reply: Reply<()> },
     RecoveryRestore { asked: RecoveryRestore, reply: Reply<JoinResult> },
@@ -97,6 +99,14 @@ impl Driver {
                     .find_folder(&name)
                     .and_then(|object| self.folder_status(object).ok_or_else(|| not_here(&name)));
                 answer(reply, status);
+            }
+            Command::Missing { folder, reply } => {
+                let missing = self.missing(&folder);
+                answer(reply, missing);
+            }
+            Command::LetGo { folder, paths, reply } => {
+                let gone = self.let_go(&folder, &paths);
+                answer(reply, gone);
             }
             Command::RecoveryPhrase(reply) => {
                 let phrase = self.ensure_mesh().and_then(|()| self.recovery_phrase());
@@ -365,6 +375,7 @@ impl Driver {
             bytes: all_bytes.saturating_sub(waiting_bytes),
             waiting_files: waiting_files as u64,
             waiting_bytes,
+            missing_files: replica.missing_files(object) as u64,
             rate: 0,
             conflicts: folder.conflicts(),
             problems: self.problems_of(object),

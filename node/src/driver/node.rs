@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::types::{
         Accept, Adopt, Adopted, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderStatus, Join,
-        JoinResult, LogEntry, Member, PairEvent, PairingOffer, Quarantined, RecoveryPhrase, RecoveryRestore,
+        JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Quarantined, RecoveryPhrase, RecoveryRestore,
         RecoveryRotate, RecoveryUse, RecoveryWord, Shared, Status,
     },
     resource::{
@@ -163,6 +163,14 @@ impl NodeControl for Node {
 
     async fn folder_status(&self, name_or_id: String) -> Result<FolderStatus, ResourceError> {
         self.ask(|reply| Command::FolderStatus { name: name_or_id, reply }).await
+    }
+
+    async fn missing(&self, folder: String) -> Result<Vec<Missing>, ResourceError> {
+        self.ask(|reply| Command::Missing { folder, reply }).await
+    }
+
+    async fn let_go(&self, folder: String, paths: Vec<String>) -> Result<Vec<Missing>, ResourceError> {
+        self.ask(|reply| Command::LetGo { folder, paths, reply }).await
     }
 
     async fn recovery_phrase(&self) -> Result<RecoveryPhrase, ResourceError> {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::api::types::{
     Accept, Adopt, Adopted, AdoptedFile, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderState,
-    FolderStatus, Join, JoinResult, LogEntry, Member, PairEvent, PairingOffer, Quarantined, RecoveryPhrase,
+    FolderStatus, Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Quarantined, RecoveryPhrase,
     RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Shared, Status,
 };
 
@@ -65,6 +65,7 @@ fn folder_status(folder: &Folder) -> Option<FolderStatus> {
         bytes: 4_096,
         waiting_files: 0,
         waiting_bytes: 0,
+        missing_files: 0,
         rate: 0,
         conflicts: 0,
         problems: Vec::new(),
@@ -174,6 +175,17 @@ impl NodeControl for FakeNode {
         known(&asked.folder)?;
         let taken = |path: String| AdoptedFile { at: path.clone(), path };
         Ok(Adopted { files: asked.paths.into_iter().map(taken).collect(), ..Adopted::default() })
+    }
+
+    async fn missing(&self, folder: String) -> Result<Vec<Missing>, ResourceError> {
+        known(&folder)?;
+        Ok(Vec::new())
+    }
+
+    async fn let_go(&self, folder: String, paths: Vec<String>) -> Result<Vec<Missing>, ResourceError> {
+        known(&folder)?;
+        let gone = |path: String| Missing { path, size: 3, device: "d".repeat(64), name: "old-phone".to_owned() };
+        Ok(paths.into_iter().map(gone).collect())
     }
 
     async fn card(&self) -> Result<Card, ResourceError> {

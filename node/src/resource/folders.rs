@@ -1,4 +1,4 @@
-//! `/v1/folders`, `/v1/folders/{title or id}` and its `status`.
+//! `/v1/folders`, `/v1/folders/{title or id}`, its `status` and what it is `missing`.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use meshwork_protocol::{
 };
 
 use super::{NodeControl, ResourceError, answer, body, done, wrong_verb};
-use crate::api::types::{FolderAdd, FolderGet};
+use crate::api::types::{FolderAdd, FolderGet, LetGo};
 
 /// Bytes of a folder's title.
 const TITLE_BYTES_MAX: usize = limits::NAME;
@@ -60,6 +60,21 @@ pub(super) async fn folder<N: NodeControl>(node: &N, request: &Request, name: &s
 pub(super) async fn status<N: NodeControl>(node: &N, request: &Request, name: &str) -> Result<Response, ResourceError> {
     match request.verb() {
         Verb::Get => Ok(answer(200, &node.folder_status(name.to_owned()).await?)),
+        _ => Err(wrong_verb(request)),
+    }
+}
+
+pub(super) async fn missing<N: NodeControl>(
+    node: &N,
+    request: &Request,
+    name: &str,
+) -> Result<Response, ResourceError> {
+    match request.verb() {
+        Verb::Get => Ok(answer(200, &node.missing(name.to_owned()).await?)),
+        Verb::Delete => {
+            let LetGo { paths } = body(request)?;
+            Ok(answer(200, &node.let_go(name.to_owned(), paths).await?))
+        }
         _ => Err(wrong_verb(request)),
     }
 }

@@ -146,6 +146,7 @@ fn the_state_of_a_folder_is_a_field_beside_the_others() {
         bytes: 2,
         waiting_files: 3,
         waiting_bytes: 4,
+        missing_files: 1,
         rate: 5,
         conflicts: 6,
         problems: vec![],

@@ -24,7 +24,7 @@ mod view;
 pub(crate) use self::conflict_name::ConflictNames;
 pub use self::{
     batch::{BatchError, decode, encode, split},
-    diff::{Edit, EditError, Edits, NodeRef, Now, diff},
+    diff::{Edit, EditError, Edits, NodeRef, Now, diff, replacement},
     map::FeedMap,
     operation::{
         ChunkRef, Dot, FileKind, FileValue, Former, Key, Manifest, Name, NameError, NewOperation, Operation, Order,

@@ -12,6 +12,7 @@ mod fork;
 mod judge;
 mod membership;
 mod mesh;
+mod missing;
 mod receive;
 mod restore;
 mod sharing;
@@ -32,6 +33,7 @@ use rand_core::CryptoRng;
 pub use adopt::{AdoptError, Adoption, Choice, path_of};
 pub use exchange::{Event, Input, Output, Stored, StoredBase};
 pub use mesh::FOLDER;
+pub use missing::Missing;
 pub use standing::Quarantined;
 
 use crate::{

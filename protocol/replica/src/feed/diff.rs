@@ -166,13 +166,18 @@ fn replace(
     if value.is_tombstone() && replaced.iter().all(|operation| operation.value.is_tombstone()) {
         return;
     }
+    operations.push(replacement(Key { dir, name: name.clone() }, value, &replaced));
+}
+
+/// The operation that puts `value` at a key over others there, given in rising order.
+pub fn replacement(key: Key, value: Value, replaced: &[&Operation]) -> NewOperation {
     // What is over the limit stays as it is; the newest are replaced.
     let beyond = replaced.len().saturating_sub(limits::BASE_DOTS);
     let replaced = replaced.get(beyond..).unwrap_or_default();
     let mut base: Vec<Dot> = replaced.iter().map(|operation| operation.dot).collect();
     base.sort_unstable();
     let former = former_of(replaced, &value);
-    operations.push(NewOperation { key: Key { dir, name: name.clone() }, value, base, former });
+    NewOperation { key, value, base, former }
 }
 
 /// The directories that the replaced operations placed or remembered, the newest places first when

@@ -5,6 +5,7 @@ mod devices;
 mod forks;
 mod frames;
 mod graphs;
+mod missing;
 mod records;
 mod statements;
 
@@ -26,6 +27,7 @@ use super::*;
 use crate::{
     feed::{Key, Name, NewOperation, Value, encode, symlink_content},
     sync::{receive::ReceiveCounters, serve::pack},
+    transfer::Outcome,
 };
 
 /// A replica with its store.
@@ -154,6 +156,11 @@ impl Scene {
                     let records = &self.nodes[node].records;
                     let records = places.iter().filter_map(|place| records.get(place).cloned()).collect();
                     events.extend(self.input(node, Input::Reread { object, records, done: true }));
+                }
+                Output::Fetch { ticket, files, .. } => {
+                    // Nobody has any bytes here.
+                    let outcomes = files.iter().map(|file| (file.content, Outcome::Gone)).collect();
+                    events.extend(self.input(node, Input::Fetched { ticket, outcomes }));
                 }
                 Output::Event(event) => events.push(event),
                 _ => {}

@@ -25,7 +25,7 @@ impl Scene {
         self.settle();
     }
 
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         node: usize,
         ask: impl FnOnce(&mut Replica, &mut SeedRng) -> Result<Vec<Output>, AuthorError>,
@@ -38,7 +38,7 @@ impl Scene {
     }
 
     /// A device writes a record with this text.
-    fn author(&mut self, node: usize, text: &[u8]) -> ChainId {
+    pub(super) fn author(&mut self, node: usize, text: &[u8]) -> ChainId {
         let Scene { rng, nodes, folder, .. } = self;
         let replica = &mut nodes[node].replica;
         let (record, _) = replica.author_record(rng, *folder, RecordKind::Feed, text, false).unwrap();
@@ -149,7 +149,7 @@ fn who_is_junior_to_the_remover_lets_nobody_in_again_and_the_root_does() {
     assert_eq!(scene.role(VICTIM, ATTACKER), Some(Role::Edit));
 }
 
-fn disk(scene: &mut Scene, node: usize, entries: Vec<(Name, folder::observed::Seen)>) {
+pub(super) fn disk(scene: &mut Scene, node: usize, entries: Vec<(Name, folder::observed::Seen)>) {
     let identity = DirIdentity { device: 1, inode: 1, born_ns: 0 };
     let input = folder::Input::Listed(vec![(Path::new(), Ok(Listing { identity, entries }))]);
     let object = scene.folder;
