@@ -17,6 +17,7 @@ mod places;
 mod queue;
 mod reconcile;
 mod scan;
+mod search;
 mod steps;
 #[cfg(test)]
 mod tests;

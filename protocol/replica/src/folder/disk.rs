@@ -19,7 +19,8 @@ use super::{
     observed::{Batch, DirIdentity, Path, Seen, Step, Stepped},
     queue::Queue,
     reconcile::{Plan, Reconcile},
-    scan::{Difference, Findings, Found, FoundFile, Lost, Round},
+    scan::{Difference, Findings, Found, FoundFile, Round},
+    search::{Lost, Search},
     steps::{concerns_directory, elsewhere, event_of, moved_directories, parents, place_of},
 };
 use crate::feed::{Edit, Edits, FeedMap, Key, NodeRef, Now, Operation, diff};
@@ -29,9 +30,6 @@ const PLANS: usize = 3;
 
 /// How often a directory that cannot go back to its place is tried to be given another.
 const UNDO_TRIES: usize = 8;
-
-/// How often everything is looked at because directories are missed, when each time others are.
-const SEARCHES: usize = 3;
 
 /// What the disk is busy with.
 enum Job {
@@ -56,10 +54,7 @@ pub struct Disk {
     /// still bring new ones.
     everywhere: bool,
     again: Option<(Timestamp, BTreeSet<Path>)>,
-    /// Directories that are missed, how often they were looked for, and when they are next.
-    missed: BTreeSet<DirId>,
-    searches: usize,
-    search: Option<Timestamp>,
+    search: Search,
     queue: Queue,
     /// What is to be put as if the user did so.
     puts: VecDeque<(Vec<Step>, Vec<Option<ContentId>>)>,
@@ -79,9 +74,7 @@ impl Disk {
             dirty: BTreeSet::from([Path::new()]),
             everywhere: false,
             again: None,
-            missed: BTreeSet::new(),
-            searches: 0,
-            search: None,
+            search: Search::default(),
             queue: Queue::default(),
             puts: VecDeque::new(),
             fruitless: false,
@@ -102,14 +95,14 @@ impl Disk {
             (None, Job::List(_) | Job::Hash(_) | Job::Author(..)) => {
                 State::Scanning { left: self.progress.0, total: self.progress.1 }
             }
-            (None, Job::None) if names == 0 && self.dirty.is_empty() && self.missed.is_empty() => State::Idle,
+            (None, Job::None) if names == 0 && self.dirty.is_empty() && !self.search.is_open() => State::Idle,
             (None, _) => State::Syncing { names },
         }
     }
 
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let again = self.again.as_ref().map(|(due, _)| *due);
-        self.queue.next_deadline().into_iter().chain(again).chain(self.search).min()
+        self.queue.next_deadline().into_iter().chain(again).chain(self.search.due()).min()
     }
 
     /// Compares base and replica at every key of either; at start.
@@ -167,25 +160,14 @@ impl Disk {
     }
 
     /// A look at the directories in which something changed.
-    fn next_round(&mut self) -> Round {
+    fn next_round(&mut self, now: Timestamp) -> Round {
         let mut dirty = std::mem::take(&mut self.dirty);
         if !std::mem::take(&mut self.everywhere) {
             return Round::new(dirty, Lost::default());
         }
         let view = self.base.map().view();
         dirty.extend(view.nodes().map(|node| view.path_of(node)));
-        self.searches += usize::from(!self.missed.is_empty());
-        Round::new(dirty, Lost::everywhere(std::mem::take(&mut self.missed), self.searches > SEARCHES))
-    }
-
-    /// Notes which directories are missed, and when they are looked for.
-    fn miss(&mut self, now: Timestamp, lost: &Lost) {
-        self.missed.extend(lost.unsure());
-        if self.missed.is_empty() {
-            (self.searches, self.search) = (0, None);
-        } else {
-            self.search.get_or_insert(now + limits::SEARCH_PAUSE);
-        }
+        Round::new(dirty, self.search.begin(now))
     }
 
     /// Looks into directories that were moved and all below them: what changed there just before may be
@@ -206,7 +188,7 @@ impl Disk {
         if let Some((_, paths)) = self.again.take_if(|(due, _)| *due <= now) {
             self.dirty.extend(paths);
         }
-        if self.search.take_if(|due| *due <= now).is_some() {
+        if self.search.is_due(now) {
             self.look_everywhere();
         }
         if self.queue.wake(now, &self.base, feed) {
@@ -225,7 +207,7 @@ impl Disk {
                 break;
             }
             if !self.dirty.is_empty() {
-                let mut round = self.next_round();
+                let mut round = self.next_round(now);
                 out.push(Output::List(round.next_listings()));
                 self.job = Job::List(round);
             } else if let Some((steps, kept)) = self.puts.pop_front() {
@@ -282,7 +264,7 @@ impl Disk {
             return;
         }
         round.compare(&self.base, &feed.view(), rng);
-        self.miss(now, round.lost());
+        self.search.end(now, round.lost());
         self.hash_or_conclude(feed, round, out);
     }
 

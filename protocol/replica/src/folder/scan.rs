@@ -15,6 +15,7 @@ use rand_core::CryptoRng;
 use super::{
     base::DiskBase,
     observed::{DirIdentity, Fingerprint, Hashed, ListError, Listing, Path, Seen},
+    search::Lost,
 };
 use crate::feed::{Entry, FileKind, FileValue, Name, NodeId, View, symlink_content};
 
@@ -83,34 +84,6 @@ pub struct Findings {
     pub again: BTreeSet<Path>,
     /// What could not be read: (path, sentence).
     pub problems: Vec<(Path, String)>,
-}
-
-/// Directories that are not where they were. One that was moved while its old place was listed and its new one was
-/// not is no deleted one: it is looked for everywhere, after it was missed, before it is believed to be gone.
-#[derive(Default)]
-pub struct Lost {
-    /// Missed before the round began, which looks everywhere.
-    confirmed: BTreeSet<DirId>,
-    /// Looking for them has gone on for long enough: what is missed is gone.
-    resigned: bool,
-    /// Missed in this round for the first time.
-    unsure: BTreeSet<DirId>,
-}
-
-impl Lost {
-    /// For a round that looks everywhere, with what was missed before; `resigned` when that has not settled for long.
-    pub fn everywhere(missed: BTreeSet<DirId>, resigned: bool) -> Self {
-        Lost { confirmed: missed, resigned, unsure: BTreeSet::new() }
-    }
-
-    /// The directories that are yet to be looked for.
-    pub fn unsure(&self) -> &BTreeSet<DirId> {
-        &self.unsure
-    }
-
-    fn believes(&self, dir: DirId) -> bool {
-        self.resigned || self.confirmed.contains(&dir)
-    }
 }
 
 /// A round of looking at the disk.
@@ -210,7 +183,7 @@ impl Round {
             self.compare_dir(base, &view, path, listing, node, &page);
             self.compare_slot(&view, path, node);
         }
-        if !self.lost.unsure.is_empty() {
+        if self.lost.is_unsure() {
             self.leave_directories_out(&view);
         }
         self.hash_total = self.to_hash.len();
@@ -247,7 +220,7 @@ impl Round {
                 if base.identity(dir).is_none() || self.lost.believes(dir) {
                     return dir;
                 }
-                self.lost.unsure.insert(dir);
+                self.lost.miss(dir);
             }
         }
         let mut fresh = [0; 16];
@@ -270,7 +243,7 @@ impl Round {
         for node in page.values().filter_map(Entry::node) {
             let is_found = here.contains(&node) || self.is_listed(view, node);
             if !is_found && !view.ids_of(node).iter().any(|id| self.lost.believes(*id)) {
-                self.lost.unsure.insert(view.id_of(node));
+                self.lost.miss(view.id_of(node));
             }
         }
     }
