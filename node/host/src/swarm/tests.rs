@@ -1,5 +1,7 @@
 //! Whole networks in one process, over loopback.
 
+mod stolen;
+
 use std::net::Ipv4Addr;
 
 use tokio::{
