@@ -70,6 +70,18 @@ const MUST_HAPPEN: [&str; 40] = [
     "user: write over",
 ];
 
+/// What must have happened besides when all devices keep to the rules.
+const HONEST_MUST_HAPPEN: [&str; 8] = [
+    "admin: cut off once, and writes on",
+    "admin: device demoted",
+    "admin: device let in again",
+    "admin: device promoted",
+    "admin: device removed",
+    "admin: device removed and voided",
+    "admin: record in quarantine",
+    "admin: what was cut off is shown, as others built on it",
+];
+
 /// What must have happened besides when one device is malicious.
 const MALICE_MUST_HAPPEN: [&str; 36] = [
     "fault: word of a removal late",
@@ -329,7 +341,7 @@ fn whole(cast: Cast, options: &Options, verdict: &mut Verdict) {
     verdict.add(&format!("no {name} seed fails"), total.failures.is_empty());
     verdict.add(&format!("every {name} seed has at least 300 steps"), total.short == 0);
     if options.count.is_none() {
-        let more: &[&str] = if cast == Cast::Malicious { &MALICE_MUST_HAPPEN } else { &[] };
+        let more: &[&str] = if cast == Cast::Malicious { &MALICE_MUST_HAPPEN } else { &HONEST_MUST_HAPPEN };
         let never: Vec<_> = MUST_HAPPEN.iter().chain(more).filter(|what| !total.counts.0.contains_key(*what)).collect();
         never.iter().for_each(|what| println!("never happened: {what}"));
         verdict.add(&format!("with {name} devices every operation and fault fired"), never.is_empty());

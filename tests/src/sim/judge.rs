@@ -7,6 +7,10 @@
 //! mesh, or that keeps to no rule, is not judged with the others, and what was closed or moved about on it may be
 //! on it alone. Whatever a node itself replaced or removed is in its history.
 //!
+//! A device that was let in again, or was an admin and is one no more, is judged with the others. What it wrote before it
+//! knew, and past what the revocation names, counts nowhere unless somebody has built on it: that alone is excused, where
+//! it is in quarantine; all that the device closed and did not record in such a way is current like what others closed.
+//!
 //! Of a malicious device that was removed nothing counts past the place that its removal names, but what a record
 //! that counts builds on; and nothing that peers send grows beyond the limits.
 
@@ -15,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use meshwork_protocol::{
     id::{ChainId, ContentId, DeviceId, RecordKey},
     limits,
+    object::Chains,
 };
 use meshwork_replica::{
     feed::Entry,
@@ -29,7 +34,9 @@ use super::{
 
 /// Judges a world at rest.
 pub fn at_end(world: &mut World) {
-    let reason = trees(world).or_else(|| ledger(world)).or_else(|| history(world)).or_else(|| malice(world));
+    world.forget_what_was_undone();
+    let reason = trees(world).or_else(|| ledger(world)).or_else(|| history(world));
+    let reason = reason.or_else(|| authority(world)).or_else(|| malice(world));
     if let Some(reason) = reason {
         let state = world.describe();
         world.fail(reason + &state);
@@ -115,25 +122,41 @@ fn ledger(world: &World) -> Option<String> {
     let with_leaver = apart.map(|leaver| on_disk(world, leaver)).unwrap_or_default();
     let has = |content: &ContentId| with_leaver.values().any(|thing| *thing == Thing::File(*content));
     let left = |content: &ContentId| apart.is_some() && (world.by_leaver.contains(content) || has(content));
-    let removed = removed_by_right(world);
-    let excused = |content: &ContentId| world.given_up.contains(content) || left(content) || removed.contains(content);
+    let (removed, cut_off) = (removed_by_right(world), cut_off(world));
+    let excused = |content: &ContentId| {
+        world.given_up.contains(content) || left(content) || removed.contains(content) || cut_off.contains(content)
+    };
     let lost = world.closed.iter().find(|(content, _)| !excused(content) && !current.contains(content));
     lost.map(|(_, bytes)| format!("lost: {:?}", String::from_utf8_lossy(bytes)))
 }
 
-/// How much of each chain counts in a mesh that has removed its malicious device: all of those of the others, of its
-/// own what the removal names, and everything that such records build on.
+/// Contents that a device wrote in records that its removal, or its demotion, did not let stand.
+fn cut_off(world: &World) -> BTreeSet<ContentId> {
+    let authors: BTreeSet<DeviceId> =
+        world.authority.cuts.values().map(|(device, _)| world.devices[*device].id).collect();
+    let held = world.devices[0].replica.iter().flat_map(|replica| replica.quarantined(world.folder));
+    let operations = held.filter(|held| authors.contains(&held.device)).flat_map(|held| &held.operations);
+    operations.filter_map(|operation| operation.value.file()).map(|file| file.content).collect()
+}
+
+/// How much of each chain counts: all of those of whom nobody has cut off, of the others what the revocations name and
+/// what they wrote when they knew that they were in all the same, and everything that such records build on.
 fn counting(world: &World) -> BTreeMap<ChainId, u64> {
     let intake = world.devices[0].replica.as_ref().and_then(|replica| replica.intake(world.folder));
-    let (Some(intake), Some(malice)) = (intake, &world.malice) else { return BTreeMap::new() };
-    let chains = intake.chains();
+    let Some(chains) = intake.map(|intake| intake.chains()) else { return BTreeMap::new() };
     let mut counting: BTreeMap<ChainId, u64> = BTreeMap::new();
     for (chain, author, head, _) in chains.heads() {
-        let honest = world.index.get(&author).is_some_and(|device| !world.is_malicious(*device));
-        let cuts = malice.cuts.iter().filter_map(|head| chains.reaches(&chain, head));
-        // Nothing of a branch counts unless somebody has built on it.
-        let cut = cuts.max().filter(|_| !chains.is_branch(&chain)).unwrap_or(0);
-        counting.insert(chain, if honest { head } else { cut.min(head) });
+        let device = world.index.get(&author).copied();
+        let malicious = device.is_none_or(|device| world.is_malicious(device));
+        let by_itself = match &world.malice {
+            // Nothing of a branch counts unless somebody has built on it.
+            Some(_) if malicious && chains.is_branch(&chain) => 0,
+            Some(malice) if malicious => {
+                malice.cuts.iter().filter_map(|head| chains.reaches(&chain, head)).max().unwrap_or(0)
+            }
+            _ => right_from(world, chains, &chain, 0, head),
+        };
+        counting.insert(chain, by_itself.min(head));
     }
     loop {
         let before = counting.clone();
@@ -145,10 +168,32 @@ fn counting(world: &World) -> BTreeMap<ChainId, u64> {
                 *most = seq.max(*most);
             }
         }
+        if !world.authority.cuts.is_empty() && world.malice.is_none() {
+            for (chain, _, head, _) in chains.heads() {
+                let most = counting.entry(chain).or_default();
+                *most = right_from(world, chains, &chain, *most, head);
+            }
+        }
         if before == counting {
             return counting;
         }
     }
+}
+
+/// How far a chain counts by the right of its author, where a part of it counts.
+fn right_from(world: &World, chains: &Chains, chain: &ChainId, part: u64, head: u64) -> u64 {
+    let author = chains.author(chain).and_then(|author| world.index.get(&author).copied());
+    (part + 1..=head).take_while(|seq| is_right(world, chains, chain, *seq, author)).last().unwrap_or(part)
+}
+
+/// Whether a place of a chain counts by the right of its author: of each revocation, it is named or was known.
+fn is_right(world: &World, chains: &Chains, chain: &ChainId, seq: u64, author: Option<usize>) -> bool {
+    let known = chains.record_at(chain, seq).and_then(|record| world.authority.known.get(&record));
+    let mut cuts = world.authority.cuts.iter().filter(|(_, (device, _))| Some(*device) == author);
+    cuts.all(|(revocation, (_, newest))| {
+        let named = newest.iter().filter_map(|head| chains.reaches(chain, head)).max().unwrap_or(0);
+        seq <= named || known.is_some_and(|known| known.contains(revocation))
+    })
 }
 
 fn counts(world: &World, counting: &BTreeMap<ChainId, u64>, record: &RecordKey) -> bool {
@@ -162,6 +207,51 @@ fn removed_by_right(world: &World) -> BTreeSet<ContentId> {
     let counting = counting(world);
     let kills = world.malice.iter().flat_map(|malice| &malice.kills);
     kills.filter(|(record, _)| counts(world, &counting, record)).map(|(_, content)| *content).collect()
+}
+
+/// What the first device decided has come about: who is in is in everywhere, all that counts is shown, and nothing else.
+fn authority(world: &mut World) -> Option<String> {
+    if world.malice.is_some() || world.authority.cuts.is_empty() {
+        return None;
+    }
+    let (counting, mut cut_off, mut built_on) = (counting(world), 0, 0);
+    let inside = || (0..world.devices.len()).filter(|device| !world.is_apart(*device));
+    let expected: BTreeSet<DeviceId> = inside().map(|device| world.devices[device].id).collect();
+    for number in inside() {
+        let replica = world.devices[number].replica.as_ref()?;
+        let mut members = replica.peers();
+        members.insert(world.devices[number].id);
+        // A removal may have been lost with the process that made it.
+        if !members.is_superset(&expected) || world.authority.back && members != expected {
+            return Some(format!("the mesh of device {number} is {members:?}"));
+        }
+        // A place that a device has signed twice without knowing either any more stays there.
+        let forgetful = |device: &DeviceId| world.put_back.iter().any(|it| world.devices[*it].id == *device);
+        for held in replica.quarantined(world.folder).filter(|held| !forgetful(&held.device)) {
+            if held.seq <= counting.get(&held.chain).copied().unwrap_or(0) {
+                return Some(format!("device {number} has quarantined place {} of {}", held.seq, held.chain));
+            }
+            cut_off += 1;
+        }
+        for operation in replica.folder(world.folder)?.feed().iter().flatten() {
+            if !counts(world, &counting, &operation.dot.record) {
+                return Some(format!("device {number} shows {:?}, which does not count", operation.dot));
+            }
+            built_on += u64::from(!counts_by_itself(world, &operation.dot.record));
+        }
+    }
+    (0..cut_off).for_each(|_| world.counts.add("admin: record in quarantine"));
+    (0..built_on).for_each(|_| world.counts.add("admin: what was cut off is shown, as others built on it"));
+    None
+}
+
+/// Whether a record counts by the right of its author, whoever has built on it.
+fn counts_by_itself(world: &World, record: &RecordKey) -> bool {
+    let intake = world.devices[0].replica.as_ref().and_then(|replica| replica.intake(world.folder));
+    let Some(chains) = intake.map(|intake| intake.chains()) else { return false };
+    let Some((chain, seq)) = chains.place_of(record) else { return false };
+    let author = chains.author(&chain).and_then(|author| world.index.get(&author).copied());
+    is_right(world, chains, &chain, seq, author)
 }
 
 /// Nothing of the malicious device is shown that does not count, nothing of another is quarantined, nobody has lost

@@ -1,5 +1,6 @@
 //! Several replicas of one mesh in one thread: their clock, their network, their disks and their users.
 
+mod authority;
 mod carry;
 mod disk_work;
 mod link_work;
@@ -72,6 +73,12 @@ pub enum Event {
     Calm,
     /// The admin removes the leaver.
     Remove,
+    /// It lets the leaver in again.
+    Readmit,
+    /// It makes another device an admin.
+    Promote,
+    /// It makes the other admin a device like others.
+    Demote,
     /// The malicious device does something.
     Malice,
     /// A device joins the mesh.
@@ -152,6 +159,8 @@ pub struct World {
     pub removed: bool,
     /// The removal was lost in a crash and made once more: what the malicious one granted in between stands.
     pub removed_late: bool,
+    /// What the first device decides about the others.
+    pub authority: authority::Authority,
     /// Devices whose home was put back from a backup: they may have signed a place twice.
     pub put_back: BTreeSet<usize>,
     /// What the malicious device does.
@@ -245,11 +254,15 @@ impl World {
 
     fn on_event(&mut self, event: Event) {
         match event {
+            Event::User(_) if self.calm => {}
             Event::User(device) => self.user(device),
             Event::Fault => self.fault(),
             Event::Calm if self.events < STEPS => self.at(1_000 * MS, Event::Calm),
             Event::Calm => self.become_calm(),
             Event::Remove => self.remove_leaver(),
+            Event::Readmit => self.readmit_leaver(),
+            Event::Promote => self.promote(),
+            Event::Demote => self.demote(),
             Event::Malice => self.misbehave(),
             Event::Join(device) => self.join(device),
             Event::Map(device, life) => self.map(device, life),
@@ -283,7 +296,7 @@ impl World {
 
     /// The device that is judged by itself: it is out of the mesh, or keeps to no rule.
     pub fn apart(&self) -> Option<usize> {
-        self.leaver.filter(|_| self.removed || self.cast == Cast::Malicious)
+        self.leaver.filter(|_| self.removed && !self.authority.back || self.cast == Cast::Malicious)
     }
 
     /// Whether a device is judged by itself.
@@ -377,14 +390,14 @@ impl World {
             }
             digests.insert(replica.digest());
         }
-        digests.len() == 1
+        digests.len() == 1 && self.is_decided()
     }
 
     /// Contents that a replica's feed shows and that only the device apart has, or nobody: a user gave them up on a
-    /// device whose home was put back before it told anybody.
+    /// device whose home was put back before it told anybody, or in a record that was cut off.
     pub fn gone(&self, replica: &Replica) -> BTreeSet<ContentId> {
         let apart = self.apart();
-        if apart.is_none() && self.put_back.is_empty() {
+        if apart.is_none() && self.put_back.is_empty() && self.authority.cuts.is_empty() {
             return BTreeSet::new();
         }
         let there = apart.map(|apart| self.devices[apart].disk.contents()).unwrap_or_default();
@@ -396,7 +409,7 @@ impl World {
         let files = live.filter_map(|operation| operation.value.file()).filter(|file| !file.is_symlink());
         let lies = self.malice.as_ref().map(|malice| &malice.lies);
         let had = |content: &ContentId| {
-            self.by_leaver.contains(content)
+            apart.is_some() && self.by_leaver.contains(content)
                 || there.contains(content)
                 || self.given_up.contains(content)
                 || lies.is_some_and(|lies| lies.contains(content))

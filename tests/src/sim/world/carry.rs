@@ -81,7 +81,7 @@ impl World {
                 self.at(delay, Event::Fetch { device, life, ticket });
             }
             Output::Incarnation(incarnation) => self.devices[device].secrets.incarnation = incarnation,
-            Output::Addresses(_) | Output::PeersChanged => self.drop_strangers(device),
+            Output::Addresses(_) | Output::PeersChanged => self.meet(device),
             Output::Event(event) => self.on_replica_event(device, event),
         }
     }
@@ -92,6 +92,8 @@ impl World {
             replica::Event::Folder(_, folder::Event::Problem { path, reason }) => {
                 if reason.contains("changing") {
                     self.counts.add("folder changed between two listings");
+                } else if reason.contains("no right to write") && self.knows_of_a_cut(device) {
+                    self.counts.add("admin: changes that cannot be signed yet");
                 } else {
                     self.fail(format!("device {device}: {path:?}: {reason}"));
                 }
@@ -121,6 +123,7 @@ impl World {
                     self.fail(format!("device {device} writes place {seq} after {} of its chain", expected - 1));
                 }
                 if *object == self.folder {
+                    self.note_known(device, *id);
                     self.judge_own(device, id.key());
                 }
             }
@@ -291,7 +294,7 @@ impl World {
     /// While a process is down its home may be put back to what it was at an earlier start.
     fn put_back(&mut self, device: usize) {
         // Who removes somebody, or is removed, would have to do so again.
-        if self.calm || self.leaver.is_some_and(|leaver| device == 0 || device == leaver) {
+        if self.calm || self.is_concerned(device) {
             return;
         }
         let backup = self.devices[device].backup.take();

@@ -59,11 +59,14 @@ impl World {
         peers.is_some_and(|peers| peers.contains(&self.devices[other].id))
     }
 
-    /// Cuts the streams to those that are no peers any more.
-    pub(super) fn drop_strangers(&mut self, device: usize) {
+    /// Cuts the streams to those that are no peers any more, and seeks those that have become some.
+    pub(super) fn meet(&mut self, device: usize) {
         for other in (0..self.devices.len()).filter(|other| *other != device) {
             if !self.allows(device, other) {
                 self.cut(device, other);
+            } else if !self.authority.cuts.is_empty() && !self.link(device, other).alive {
+                let delay = self.between(20, 400);
+                self.at(delay, Event::Connect(device, other));
             }
         }
     }

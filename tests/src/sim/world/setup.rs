@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork_protocol::{
     control::create_mesh,
-    id::{DeviceId, Incarnation, ObjectId, RecordId},
+    id::{Incarnation, ObjectId},
     key::{DeviceKey, RootKey},
     seal::SealKey,
 };
@@ -12,7 +12,7 @@ use meshwork_replica::replica::{Output, Replica};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 
-use super::{Cast, Event, MS, World};
+use super::{Cast, Event, MS, World, authority::Authority};
 use crate::sim::{
     device::{Device, Lot, Rows, Secrets},
     disk::Disk,
@@ -52,6 +52,7 @@ impl World {
             leaver,
             removed: false,
             removed_late: false,
+            authority: Authority::default(),
             put_back: BTreeSet::new(),
             malice: None,
             by_leaver: BTreeSet::new(),
@@ -103,10 +104,7 @@ impl World {
         if self.cast == Cast::Malicious {
             self.set_up_malice();
         }
-        if self.leaver.is_some() && (self.cast == Cast::Honest || !self.fate.once_in(4)) {
-            let late = self.between(4_500, 9_000);
-            self.at(late, Event::Remove);
-        }
+        self.set_up_authority();
         let first_fault = self.between(5_000, 8_000);
         self.at(first_fault, Event::Fault);
     }
@@ -143,39 +141,6 @@ impl World {
         }
     }
 
-    /// The first device removes the leaver, as soon as it runs; a malicious one again where a crash undid that.
-    pub(super) fn remove_leaver(&mut self) {
-        let Some(leaver) = self.leaver else { return };
-        if self.cast == Cast::Malicious && !self.calm {
-            self.at(300 * MS, Event::Remove);
-        }
-        let (id, void) = (self.devices[leaver].id, self.fate.once_in(3));
-        let Device { replica: Some(replica), rng, .. } = &mut self.devices[0] else {
-            if self.cast == Cast::Honest || self.calm {
-                self.at(100 * MS, Event::Remove);
-            }
-            return;
-        };
-        if replica.control().role(self.mesh.into(), id).is_none() {
-            return;
-        }
-        let cuts = newest_of(replica, self.folder, id);
-        match replica.remove_device(rng, id, void) {
-            Ok(outputs) => {
-                if let Some(malice) = &mut self.malice {
-                    malice.cuts = if void { BTreeSet::new() } else { cuts };
-                }
-                self.counts.add(if void { "admin: device removed and voided" } else { "admin: device removed" });
-                self.trace.line(|| format!("              device {leaver} is removed, void {void}"));
-                self.removed_late |= self.removed;
-                self.removed = true;
-                self.carry_out(0, outputs);
-                self.spread_slowly();
-            }
-            Err(error) => self.fail(format!("device {leaver} cannot be removed: {error}")),
-        }
-    }
-
     /// Gives the folder a place, once it and its key are known.
     pub(super) fn map(&mut self, device: usize, life: u64) {
         let (folder, mesh) = (self.folder, ObjectId::from(self.mesh));
@@ -200,13 +165,6 @@ impl World {
             Err(error) => self.fail(format!("device {device} cannot map: {error}")),
         }
     }
-}
-
-/// The newest records of a device that stand.
-fn newest_of(replica: &Replica, object: ObjectId, device: DeviceId) -> BTreeSet<RecordId> {
-    let Some(chains) = replica.intake(object).map(|intake| intake.chains()) else { return BTreeSet::new() };
-    let own = chains.heads().filter(|(_, author, ..)| *author == device);
-    own.filter_map(|(chain, _, seq, _)| chains.record_at(&chain, seq.min(replica.standing(object, &chain)))).collect()
 }
 
 fn device(fate: &mut Fate, planted: Option<Planted>) -> Device {
