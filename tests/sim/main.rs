@@ -71,7 +71,7 @@ const MUST_HAPPEN: [&str; 40] = [
 ];
 
 /// What must have happened besides when all devices keep to the rules.
-const HONEST_MUST_HAPPEN: [&str; 8] = [
+const HONEST_MUST_HAPPEN: [&str; 9] = [
     "admin: cut off once, and writes on",
     "admin: device demoted",
     "admin: device let in again",
@@ -79,6 +79,7 @@ const HONEST_MUST_HAPPEN: [&str; 8] = [
     "admin: device removed",
     "admin: device removed and voided",
     "admin: record in quarantine",
+    "admin: taken over",
     "admin: what was cut off is shown, as others built on it",
 ];
 

@@ -130,13 +130,14 @@ fn ledger(world: &World) -> Option<String> {
     lost.map(|(_, bytes)| format!("lost: {:?}", String::from_utf8_lossy(bytes)))
 }
 
-/// Contents that a device wrote in records that its removal, or its demotion, did not let stand.
+/// Contents that a device wrote in records that its removal, or its demotion, did not let stand, and that nobody took over.
 fn cut_off(world: &World) -> BTreeSet<ContentId> {
     let authors: BTreeSet<DeviceId> =
         world.authority.cuts.values().map(|(device, _)| world.devices[*device].id).collect();
     let held = world.devices[0].replica.iter().flat_map(|replica| replica.quarantined(world.folder));
     let operations = held.filter(|held| authors.contains(&held.device)).flat_map(|held| &held.operations);
-    operations.filter_map(|operation| operation.value.file()).map(|file| file.content).collect()
+    let contents = operations.filter_map(|operation| operation.value.file()).map(|file| file.content);
+    contents.filter(|content| !world.authority.taken_over.contains(content)).collect()
 }
 
 /// How much of each chain counts: all of those of whom nobody has cut off, of the others what the revocations name and

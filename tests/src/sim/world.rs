@@ -79,6 +79,8 @@ pub enum Event {
     Promote,
     /// It makes the other admin a device like others.
     Demote,
+    /// Somebody takes over what is in quarantine.
+    TakeOver(usize),
     /// The malicious device does something.
     Malice,
     /// A device joins the mesh.
@@ -263,6 +265,7 @@ impl World {
             Event::Readmit => self.readmit_leaver(),
             Event::Promote => self.promote(),
             Event::Demote => self.demote(),
+            Event::TakeOver(device) => self.take_over(device),
             Event::Malice => self.misbehave(),
             Event::Join(device) => self.join(device),
             Event::Map(device, life) => self.map(device, life),

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork_protocol::{
     control::Role,
-    id::{DeviceId, ObjectId, OpId, RecordId},
+    id::{ContentId, DeviceId, ObjectId, OpId, RecordId},
 };
-use meshwork_replica::replica::Replica;
+use meshwork_replica::{
+    folder::observed::{Path, Step, Stepped},
+    replica::{Choice, Replica},
+};
 
 use super::{Cast, Event, MS, Micros, World};
 use crate::sim::device::Device;
@@ -27,6 +30,10 @@ pub struct Authority {
     pub admin: Option<usize>,
     /// Whose records each revocation cuts, and the newest of them that it lets stand.
     pub cuts: BTreeMap<OpId, (usize, BTreeSet<RecordId>)>,
+    /// What is being put out of quarantine: the contents, on which device, and where.
+    putting: Option<(usize, BTreeSet<Path>, BTreeSet<ContentId>)>,
+    /// Contents that were put on a disk so, as its user's own work.
+    pub taken_over: BTreeSet<ContentId>,
     /// Of records that a device wrote: the revocations of which it knew, and that it was in all the same.
     pub known: BTreeMap<RecordId, BTreeSet<OpId>>,
 }
@@ -51,6 +58,58 @@ impl World {
             self.at(early, Event::Promote);
             self.at(late, Event::Demote);
         }
+        if (self.authority.readmits || self.authority.admin.is_some()) && !self.fate.once_in(3) {
+            let (late, device) = (self.between(7_000, 12_000), self.fate.index(self.devices.len()));
+            self.at(late, Event::TakeOver(device));
+        }
+    }
+
+    /// Somebody takes over what is in quarantine, as far as there are bytes of it on his device or on one with which it is
+    /// connected.
+    pub(super) fn take_over(&mut self, device: usize) {
+        let all = Choice::default();
+        let Some(replica) = self.devices[device].replica.as_ref().filter(|_| !self.calm) else { return };
+        let adoption = replica.adoption(self.folder, &all, &BTreeSet::new());
+        let Some(adoption) = adoption.ok().filter(|adoption| !adoption.is_empty()) else {
+            return self.at(AGAIN, Event::TakeOver(device));
+        };
+        let cut_off = contents_in_quarantine(replica, self.folder);
+        let mut have = BTreeSet::new();
+        for (_, file) in adoption.missing {
+            let others = (0..self.devices.len()).filter(|other| *other != device && self.is_linked(device, *other));
+            let own = self.devices[device].disk.kept(file.content);
+            if let Some(bytes) = own.or_else(|| others.into_iter().find_map(|other| self.served(other, file.content))) {
+                have.insert(file.content);
+                self.devices[device].disk.temps.insert(file.content, bytes);
+            }
+        }
+        let (now, folder) = (self.time(), self.folder);
+        let Device { replica: Some(replica), rng, .. } = &mut self.devices[device] else { return };
+        match replica.adopt(now, rng, folder, &all, &have) {
+            Ok((adoption, outputs)) => {
+                adoption.put.iter().for_each(|_| self.counts.add("admin: put out of quarantine"));
+                self.trace.line(|| format!("              device {device} takes over {:?}", adoption.put));
+                let paths = adoption.put.into_iter().map(|(_, to)| to).collect();
+                self.authority.putting = Some((device, paths, cut_off));
+                self.carry_out(device, outputs);
+            }
+            Err(error) => self.fail(format!("device {device} cannot take over: {error}")),
+        }
+    }
+
+    /// What was put out of quarantine is from then on what a user of this device closed.
+    pub(super) fn note_taken_over(&mut self, device: usize, step: &Step, stepped: &Stepped) {
+        let (Step::PutFile { path, value, .. }, Stepped::Done(_)) = (step, stepped) else { return };
+        let Some((at, paths, contents)) = &self.authority.putting else { return };
+        if *at == device && paths.contains(path) && contents.contains(&value.content) {
+            self.counts.add("admin: taken over");
+            self.given_up.remove(&value.content);
+            self.authority.taken_over.insert(value.content);
+        }
+    }
+
+    fn is_linked(&self, one: usize, other: usize) -> bool {
+        self.links.get(&(one.min(other), one.max(other))).is_some_and(|link| link.alive)
     }
 
     /// Whether a device decides, or is decided about: what it forgot would have to be done again.
@@ -233,6 +292,12 @@ impl World {
             self.authority.known.insert(record, known);
         }
     }
+}
+
+/// The contents that are in quarantine.
+fn contents_in_quarantine(replica: &Replica, object: ObjectId) -> BTreeSet<ContentId> {
+    let operations = replica.quarantined(object).flat_map(|held| &held.operations);
+    operations.filter_map(|operation| operation.value.file()).map(|file| file.content).collect()
 }
 
 fn revocations(replica: &Replica, mesh: ObjectId, device: DeviceId) -> BTreeSet<OpId> {

@@ -93,7 +93,9 @@ impl World {
                 let some = 1 + self.fate.index(4);
                 for (number, step) in batch.steps.iter().enumerate().skip(done.len()).take(some) {
                     let stepped = if batch.may_do(number, &done) {
-                        self.place(device, step)
+                        let stepped = self.place(device, step);
+                        self.note_taken_over(device, step, &stepped);
+                        stepped
                     } else {
                         self.counts.add("place: would have given up what has no other name yet");
                         Stepped::Changed
