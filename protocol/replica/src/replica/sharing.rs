@@ -201,9 +201,10 @@ impl Replica {
         self.objects.keys().copied().filter(|object| *object != ObjectId::from(self.mesh))
     }
 
-    /// A person's devices: as the control log of his mesh says, before that as his card said.
+    /// A person's devices: as the control log of his mesh says, before that as his card said. Of a log of which no more than
+    /// the birth is here the rest can only come from them.
     fn devices_of(&self, person: MeshId) -> Vec<DeviceId> {
-        if self.control.log(person.into()).is_some() {
+        if self.control.log(person.into()).is_some_and(|log| !log.is_empty()) {
             return self.control.devices(person).into_iter().map(|(device, _)| device).collect();
         }
         self.graph.contact(person).into_iter().flat_map(|contact| contact.devices).map(|known| known.device).collect()

@@ -6,6 +6,7 @@ mod forks;
 mod frames;
 mod graphs;
 mod missing;
+mod persons;
 mod records;
 mod statements;
 
