@@ -71,16 +71,21 @@ const MUST_HAPPEN: [&str; 40] = [
 ];
 
 /// What must have happened besides when all devices keep to the rules.
-const HONEST_MUST_HAPPEN: [&str; 9] = [
+const HONEST_MUST_HAPPEN: [&str; 14] = [
     "admin: cut off once, and writes on",
     "admin: device demoted",
     "admin: device let in again",
     "admin: device promoted",
     "admin: device removed",
     "admin: device removed and voided",
+    "admin: folder shared with a person",
+    "admin: person taken out",
     "admin: record in quarantine",
     "admin: taken over",
     "admin: what was cut off is shown, as others built on it",
+    "guest: folder accepted",
+    "guest: left",
+    "guest: record written",
 ];
 
 /// What must have happened besides when one device is malicious.

@@ -119,9 +119,8 @@ fn ledger(world: &World) -> Option<String> {
         })
         .collect();
     let apart = world.apart();
-    let with_leaver = apart.map(|leaver| on_disk(world, leaver)).unwrap_or_default();
-    let has = |content: &ContentId| with_leaver.values().any(|thing| *thing == Thing::File(*content));
-    let left = |content: &ContentId| apart.is_some() && (world.by_leaver.contains(content) || has(content));
+    let outside: Vec<Thing> = apart.iter().flat_map(|device| on_disk(world, *device).into_values()).collect();
+    let left = |content: &ContentId| world.is_of_apart(content) || outside.contains(&Thing::File(*content));
     let (removed, cut_off) = (removed_by_right(world), cut_off(world));
     let excused = |content: &ContentId| {
         world.given_up.contains(content) || left(content) || removed.contains(content) || cut_off.contains(content)

@@ -6,6 +6,7 @@ mod disk_work;
 mod link_work;
 mod malice;
 mod setup;
+mod sharing;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,6 +80,12 @@ pub enum Event {
     Promote,
     /// It makes the other admin a device like others.
     Demote,
+    /// The first device shares the folder with the other person.
+    Share,
+    /// The other person accepts it.
+    Accept,
+    /// The other person takes part no more.
+    EndSharing,
     /// Somebody takes over what is in quarantine.
     TakeOver(usize),
     /// The malicious device does something.
@@ -161,14 +168,16 @@ pub struct World {
     pub removed: bool,
     /// The removal was lost in a crash and made once more: what the malicious one granted in between stands.
     pub removed_late: bool,
+    /// Another person.
+    pub guest: Option<sharing::Guest>,
     /// What the first device decides about the others.
     pub authority: authority::Authority,
     /// Devices whose home was put back from a backup: they may have signed a place twice.
     pub put_back: BTreeSet<usize>,
     /// What the malicious device does.
     pub malice: Option<Box<Malice>>,
-    /// Contents that the leaver's user closed: what came after its removal may be gone.
-    pub by_leaver: BTreeSet<ContentId>,
+    /// Who closed contents, of those who leave or are removed: what came after that may be gone.
+    pub closers: BTreeMap<ContentId, BTreeSet<usize>>,
     /// How often what happened.
     pub counts: Counts,
     /// What happened.
@@ -265,6 +274,9 @@ impl World {
             Event::Readmit => self.readmit_leaver(),
             Event::Promote => self.promote(),
             Event::Demote => self.demote(),
+            Event::Share => self.share(),
+            Event::Accept => self.accept(),
+            Event::EndSharing => self.end_sharing(),
             Event::TakeOver(device) => self.take_over(device),
             Event::Malice => self.misbehave(),
             Event::Join(device) => self.join(device),
@@ -297,19 +309,31 @@ impl World {
         }
     }
 
-    /// The device that is judged by itself: it is out of the mesh, or keeps to no rule.
-    pub fn apart(&self) -> Option<usize> {
-        self.leaver.filter(|_| self.removed && !self.authority.back || self.cast == Cast::Malicious)
+    /// The devices that are judged by themselves: they are out of the mesh or the folder, or keep to no rule.
+    pub fn apart(&self) -> BTreeSet<usize> {
+        let leaver = self.leaver.filter(|_| self.removed && !self.authority.back || self.cast == Cast::Malicious);
+        let guest = self.guest.as_ref().filter(|guest| guest.out).map(|guest| guest.device);
+        leaver.into_iter().chain(guest).collect()
     }
 
     /// Whether a device is judged by itself.
     pub fn is_apart(&self, device: usize) -> bool {
-        self.apart() == Some(device)
+        self.apart().contains(&device)
+    }
+
+    /// Whether a content was closed on a device that is judged by itself.
+    pub fn is_of_apart(&self, content: &ContentId) -> bool {
+        self.closers.get(content).is_some_and(|closers| !closers.is_disjoint(&self.apart()))
     }
 
     /// Whether a device keeps to no rule.
     pub fn is_malicious(&self, device: usize) -> bool {
         self.cast == Cast::Malicious && self.leaver == Some(device)
+    }
+
+    /// How many devices are of the mesh, or were: the first ones.
+    fn members(&self) -> usize {
+        self.devices.len() - usize::from(self.guest.is_some())
     }
 
     fn is_current(&self, device: usize, life: u64) -> bool {
@@ -373,46 +397,50 @@ impl World {
                 || !device.fetches.is_empty()
         };
         let apart = self.apart();
-        let inside = |pair: &(usize, usize)| Some(pair.0) != apart && Some(pair.1) != apart;
+        let inside = |pair: &(usize, usize)| !apart.contains(&pair.0) && !apart.contains(&pair.1);
         let mut links = self.links.iter().filter(|(pair, _)| inside(pair)).map(|(_, link)| link);
-        let members = || self.devices.iter().enumerate().filter(|(number, _)| Some(*number) != apart).map(|(_, it)| it);
+        let members =
+            || self.devices.iter().enumerate().filter(|(number, _)| !apart.contains(number)).map(|(_, it)| it);
         if members().any(busy) || links.any(|link| !link.alive || link.sides.iter().any(busy_side)) {
             return false;
         }
         let folder = self.folder;
-        let mut digests = BTreeSet::new();
-        for device in members() {
+        let (mut digests, mut agreed) = (BTreeSet::new(), BTreeSet::new());
+        for (number, device) in self.devices.iter().enumerate().filter(|(number, _)| !apart.contains(number)) {
             let Some(replica) = &device.replica else { return false };
             let idle = replica.folder(folder).is_some_and(|folder| folder.state() == State::Idle);
-            if replica.is_judging(folder) || replica.is_judging(self.mesh.into()) {
+            if replica.is_judging(folder) || replica.is_judging(self.mesh_of(number).into()) {
                 return false;
             }
             let left = replica.transfers_left(folder).0;
             if (!idle || left > 0) && (left == 0 || left > self.gone(replica).len()) {
                 return false;
             }
-            digests.insert(replica.digest());
+            let (own, shared) = self.digest(number, replica);
+            digests.extend(own);
+            agreed.insert(shared);
         }
-        digests.len() == 1 && self.is_decided()
+        digests.len() == 1 && agreed.len() == 1 && self.is_decided()
     }
 
     /// Contents that a replica's feed shows and that only the device apart has, or nobody: a user gave them up on a
     /// device whose home was put back before it told anybody, or in a record that was cut off.
     pub fn gone(&self, replica: &Replica) -> BTreeSet<ContentId> {
         let apart = self.apart();
-        if apart.is_none() && self.put_back.is_empty() && self.authority.cuts.is_empty() {
+        if apart.is_empty() && self.put_back.is_empty() && self.authority.cuts.is_empty() {
             return BTreeSet::new();
         }
-        let there = apart.map(|apart| self.devices[apart].disk.contents()).unwrap_or_default();
+        let there: BTreeSet<ContentId> =
+            apart.iter().flat_map(|device| self.devices[*device].disk.contents()).collect();
         let here: BTreeSet<ContentId> = (0..self.devices.len())
-            .filter(|device| !self.is_apart(*device))
+            .filter(|device| !apart.contains(device))
             .flat_map(|device| self.devices[device].disk.contents())
             .collect();
         let live = replica.folder(self.folder).into_iter().flat_map(|folder| folder.feed().iter().flatten());
         let files = live.filter_map(|operation| operation.value.file()).filter(|file| !file.is_symlink());
         let lies = self.malice.as_ref().map(|malice| &malice.lies);
         let had = |content: &ContentId| {
-            apart.is_some() && self.by_leaver.contains(content)
+            self.is_of_apart(content)
                 || there.contains(content)
                 || self.given_up.contains(content)
                 || lies.is_some_and(|lies| lies.contains(content))
@@ -436,7 +464,7 @@ impl World {
                 device.writing.is_some(),
             );
         }
-        if let Some(replica) = self.devices[0].replica.as_ref().filter(|_| self.apart().is_some()) {
+        if let Some(replica) = self.devices[0].replica.as_ref().filter(|_| !self.apart().is_empty()) {
             let live = replica.folder(self.folder).into_iter().flat_map(|folder| folder.feed().iter().flatten());
             let files = live.filter_map(|operation| operation.value.file()).filter(|file| !file.is_symlink());
             let held: BTreeSet<ContentId> = self.devices.iter().flat_map(|device| device.disk.contents()).collect();
@@ -481,7 +509,7 @@ impl World {
                 let log = replica.control().log(object).map(|log| format!("{:?} of {}", log.heads(), log.len()));
                 heads.entry(log.unwrap_or_default()).or_default().push(number);
             }
-            let count = self.devices.len() - usize::from(self.apart().is_some());
+            let count = self.devices.len() - self.apart().len();
             let differ = |held: &Vec<String>| held.len() != count || held.iter().any(|it| *it != held[0]);
             for (chain, held) in chains.into_iter().filter(|(_, held)| differ(held)) {
                 text += &format!("\n  {object} chain {chain}: {held:?}");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork_protocol::{
-    control::Role,
+    control::{Holder, Role},
     id::{ContentId, DeviceId, ObjectId, OpId, RecordId},
 };
 use meshwork_replica::{
@@ -15,7 +15,7 @@ use super::{Cast, Event, MS, Micros, World};
 use crate::sim::device::Device;
 
 /// How often the first device looks whether a crash has undone what it decided.
-const AGAIN: Micros = 300 * MS;
+pub(super) const AGAIN: Micros = 300 * MS;
 
 /// What the first device is to decide, and what it has decided.
 #[derive(Default)]
@@ -32,7 +32,9 @@ pub struct Authority {
     pub cuts: BTreeMap<OpId, (usize, BTreeSet<RecordId>)>,
     /// What is being put out of quarantine: the contents, on which device, and where.
     putting: Option<(usize, BTreeSet<Path>, BTreeSet<ContentId>)>,
-    /// Contents that were put on a disk so, as its user's own work.
+    /// Contents that were put on a disk so, and are not recorded yet.
+    put: BTreeSet<ContentId>,
+    /// Contents that were put and recorded, as the user's own work.
     pub taken_over: BTreeSet<ContentId>,
     /// Of records that a device wrote: the revocations of which it knew, and that it was in all the same.
     pub known: BTreeMap<RecordId, BTreeSet<OpId>>,
@@ -53,7 +55,7 @@ impl World {
             self.at(late, Event::Readmit);
         }
         if self.fate.once_in(3) {
-            self.authority.admin = Some(1 + self.fate.index(self.devices.len() - 1));
+            self.authority.admin = Some(1 + self.fate.index(self.members() - 1));
             let (early, late) = (self.between(4_000, 6_000), self.between(6_000, 10_000));
             self.at(early, Event::Promote);
             self.at(late, Event::Demote);
@@ -97,14 +99,30 @@ impl World {
         }
     }
 
-    /// What was put out of quarantine is from then on what a user of this device closed.
+    /// What was put out of quarantine is what a user of this device closed, unless the process dies before it is recorded.
     pub(super) fn note_taken_over(&mut self, device: usize, step: &Step, stepped: &Stepped) {
         let (Step::PutFile { path, value, .. }, Stepped::Done(_)) = (step, stepped) else { return };
         let Some((at, paths, contents)) = &self.authority.putting else { return };
         if *at == device && paths.contains(path) && contents.contains(&value.content) {
-            self.counts.add("admin: taken over");
             self.given_up.remove(&value.content);
-            self.authority.taken_over.insert(value.content);
+            self.authority.put.insert(value.content);
+        }
+    }
+
+    /// A device recorded a content.
+    pub(super) fn note_recorded(&mut self, device: usize, content: ContentId) {
+        let puts = self.authority.putting.as_ref().is_some_and(|(at, ..)| *at == device);
+        if puts && self.authority.put.remove(&content) {
+            self.counts.add("admin: taken over");
+            self.authority.taken_over.insert(content);
+        }
+    }
+
+    /// What a process that dies had put and not recorded may be taken off again: the stored rows may be older, and say
+    /// that the disk still shows what was cut off.
+    pub(super) fn forget_put(&mut self, device: usize) {
+        if self.authority.putting.as_ref().is_some_and(|(at, ..)| *at == device) {
+            self.given_up.append(&mut self.authority.put);
         }
     }
 
@@ -114,7 +132,8 @@ impl World {
 
     /// Whether a device decides, or is decided about: what it forgot would have to be done again.
     pub(super) fn is_concerned(&self, device: usize) -> bool {
-        let concerned = [self.leaver, self.authority.admin];
+        let guest = self.guest.as_ref().map(|guest| guest.device);
+        let concerned = [self.leaver, self.authority.admin, guest];
         concerned.contains(&Some(device)) || device == 0 && concerned.iter().any(Option::is_some)
     }
 
@@ -138,11 +157,11 @@ impl World {
             }
             return;
         }
-        let (newest, before) = (newest_of(replica, self.folder, id), revocations(replica, mesh, id));
+        let (newest, before) = (newest_of(replica, self.folder, id), revocations(replica, mesh, id.into()));
         match replica.remove_device(rng, id, void) {
             Ok(outputs) => {
                 let cuts = if void { BTreeSet::new() } else { newest };
-                self.authority.removal = revocations(replica, mesh, id).difference(&before).next().copied();
+                self.authority.removal = revocations(replica, mesh, id.into()).difference(&before).next().copied();
                 self.authority.cuts.extend(self.authority.removal.map(|removal| (removal, (leaver, cuts.clone()))));
                 if let Some(malice) = &mut self.malice {
                     malice.cuts = cuts;
@@ -222,10 +241,10 @@ impl World {
             None if !is_out => return self.mend_demotion(admin),
             _ => return,
         }
-        let (newest, before) = (newest_of(replica, self.folder, id), revocations(replica, mesh, id));
+        let (newest, before) = (newest_of(replica, self.folder, id), revocations(replica, mesh, id.into()));
         match replica.demote_device(rng, id) {
             Ok(outputs) => {
-                let revoked: Vec<OpId> = revocations(replica, mesh, id).difference(&before).copied().collect();
+                let revoked: Vec<OpId> = revocations(replica, mesh, id.into()).difference(&before).copied().collect();
                 self.authority.cuts.extend(revoked.into_iter().map(|revoked| (revoked, (admin, newest.clone()))));
                 self.counts.add("admin: device demoted");
                 self.trace.line(|| format!("              device {admin} is demoted"));
@@ -251,8 +270,10 @@ impl World {
     /// Whether a device knows that its own right was taken back, and of none that it was given since.
     pub(super) fn knows_of_a_cut(&self, device: usize) -> bool {
         let (id, mesh) = (self.devices[device].id, ObjectId::from(self.mesh));
-        let out = |replica: &Replica| replica.control().role(mesh, id).is_none();
-        self.is_concerned(device) && self.devices[device].replica.as_ref().is_some_and(out)
+        let log = if self.is_guest(device) { self.folder } else { mesh };
+        let out = |replica: &Replica| replica.control().role(log, id).is_none();
+        let may = self.guest.as_ref().is_none_or(|guest| guest.device != device || guest.out);
+        may && self.is_concerned(device) && self.devices[device].replica.as_ref().is_some_and(out)
     }
 
     /// Whether a device was removed, as far as the first one knows.
@@ -268,7 +289,7 @@ impl World {
         let role = |device: usize| replica.control().role(self.mesh.into(), self.devices[device].id);
         let back = |leaver: usize| !self.authority.readmits || role(leaver).is_some() && self.is_out(leaver);
         let demoted = |admin: usize| role(admin) == Some(Role::Edit) || role(admin).is_none() && self.is_out(admin);
-        self.leaver.is_none_or(back) && self.authority.admin.is_none_or(demoted)
+        self.leaver.is_none_or(back) && self.authority.admin.is_none_or(demoted) && self.is_shared()
     }
 
     /// Forgets the revocations that a crash has undone.
@@ -285,7 +306,7 @@ impl World {
         let (id, mesh) = (self.devices[device].id, ObjectId::from(self.mesh));
         let Some(replica) = &self.devices[device].replica else { return };
         if replica.control().role(mesh, id).is_some() {
-            let known = revocations(replica, mesh, id);
+            let known = revocations(replica, mesh, id.into());
             if !known.is_empty() {
                 self.counts.add("admin: cut off once, and writes on");
             }
@@ -300,12 +321,13 @@ fn contents_in_quarantine(replica: &Replica, object: ObjectId) -> BTreeSet<Conte
     operations.filter_map(|operation| operation.value.file()).map(|file| file.content).collect()
 }
 
-fn revocations(replica: &Replica, mesh: ObjectId, device: DeviceId) -> BTreeSet<OpId> {
-    replica.control().revocations(mesh, device.into()).into_iter().collect()
+/// The revocations of a holder in a log.
+pub(super) fn revocations(replica: &Replica, log: ObjectId, holder: Holder) -> BTreeSet<OpId> {
+    replica.control().revocations(log, holder).into_iter().collect()
 }
 
 /// The newest records of a device that stand.
-fn newest_of(replica: &Replica, object: ObjectId, device: DeviceId) -> BTreeSet<RecordId> {
+pub(super) fn newest_of(replica: &Replica, object: ObjectId, device: DeviceId) -> BTreeSet<RecordId> {
     let Some(chains) = replica.intake(object).map(|intake| intake.chains()) else { return BTreeSet::new() };
     let own = chains.heads().filter(|(_, author, ..)| *author == device);
     own.filter_map(|(chain, _, seq, _)| chains.record_at(&chain, seq.min(replica.standing(object, &chain)))).collect()

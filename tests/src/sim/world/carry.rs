@@ -108,6 +108,7 @@ impl World {
                     self.fail(format!("device {device} refuses what a peer sent: {error}"));
                 }
             }
+            replica::Event::FolderForgotten(_) => self.forget_folder(device),
             replica::Event::StoreFailed => self.fail(format!("device {device}: the store failed")),
             _ => {}
         }
@@ -123,6 +124,9 @@ impl World {
                     self.fail(format!("device {device} writes place {seq} after {} of its chain", expected - 1));
                 }
                 if *object == self.folder {
+                    if self.is_guest(device) {
+                        self.counts.add("guest: record written");
+                    }
                     self.note_known(device, *id);
                     self.judge_own(device, id.key());
                 }
@@ -138,7 +142,7 @@ impl World {
         let Some(folder) = self.devices[device].replica.as_ref().and_then(|replica| replica.folder(self.folder)) else {
             return;
         };
-        let mut unseen = None;
+        let (mut unseen, mut recorded) = (None, Vec::new());
         for op in folder.feed().iter().flatten().filter(|op| op.dot.record == record) {
             let said =
                 || format!("              device {device} writes {:?} = {:?} over {:?}", op.key, op.value, op.base);
@@ -148,6 +152,7 @@ impl World {
                 _ => None,
             };
             self.values.insert(op.dot, content);
+            recorded.extend(content);
             for dot in &op.base {
                 let replaced = self.values.get(dot).copied().flatten();
                 if replaced.is_some_and(|content| !self.devices[device].seen.contains(&content)) {
@@ -156,6 +161,7 @@ impl World {
                 }
             }
         }
+        recorded.into_iter().for_each(|content| self.note_recorded(device, content));
         if let Some(reason) = unseen {
             self.fail(reason);
         }
@@ -262,6 +268,7 @@ impl World {
             return;
         }
         self.counts.add("fault: crash");
+        self.forget_put(device);
         if matches!(&self.devices[device].job, Some(Job::Place(batch, done)) if done.len() < batch.steps.len() && !done.is_empty())
         {
             self.counts.add("fault: crash while placing");
@@ -324,7 +331,7 @@ impl World {
     /// A process starts from what was durable.
     pub(super) fn start(&mut self, device: usize) {
         self.put_back(device);
-        let (mesh, folder) = (self.mesh, self.folder);
+        let (mesh, folder) = (self.mesh_of(device), self.folder);
         let survives = self.fate.index(self.devices[device].rows.len());
         if survives + 1 < self.devices[device].rows.len() {
             self.counts.add("fault: rows lost");

@@ -64,7 +64,7 @@ impl World {
         for other in (0..self.devices.len()).filter(|other| *other != device) {
             if !self.allows(device, other) {
                 self.cut(device, other);
-            } else if !self.authority.cuts.is_empty() && !self.link(device, other).alive {
+            } else if (self.guest.is_some() || !self.authority.cuts.is_empty()) && !self.link(device, other).alive {
                 let delay = self.between(20, 400);
                 self.at(delay, Event::Connect(device, other));
             }

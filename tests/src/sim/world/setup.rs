@@ -12,7 +12,7 @@ use meshwork_replica::replica::{Output, Replica};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 
-use super::{Cast, Event, MS, World, authority::Authority};
+use super::{Cast, Event, MS, World, authority::Authority, sharing::Guest};
 use crate::sim::{
     device::{Device, Lot, Rows, Secrets},
     disk::Disk,
@@ -26,7 +26,7 @@ impl World {
     pub fn new(seed: u64, cast: Cast, planted: Option<Planted>, keep: bool) -> Self {
         let mut fate = Fate::new(seed);
         let count = if cast == Cast::Honest { 2 + fate.index(3) } else { 3 + fate.index(2) };
-        let devices: Vec<Device> = (0..count).map(|_| device(&mut fate, planted)).collect();
+        let mut devices: Vec<Device> = (0..count).map(|_| device(&mut fate, planted)).collect();
         let mut root_seed = [0; 64];
         root_seed[..32].copy_from_slice(&fate.bytes());
         let root = RootKey::from_seed(&root_seed, 0);
@@ -34,6 +34,11 @@ impl World {
         let (key, seal) = (DeviceKey::from_bytes(&first.device), SealKey::from_bytes(&first.seal));
         let (mesh, welcome) = create_mesh(&mut fate.0, &root, &key, &seal).expect("a mesh can be founded");
         let leaver = (cast == Cast::Malicious || count > 2 && fate.once_in(3)).then_some(count - 1);
+        let guest = Self::has_guest(&mut fate, cast, count).then(|| {
+            devices.push(device(&mut fate, planted));
+            Guest::new(&mut fate, count, &devices[count].secrets)
+        });
+        let count = devices.len();
         let index = devices.iter().enumerate().map(|(number, device)| (device.id, number)).collect();
         let pairs = (0..count).flat_map(|one| (one + 1..count).map(move |other| (one, other)));
         World {
@@ -52,10 +57,11 @@ impl World {
             leaver,
             removed: false,
             removed_late: false,
+            guest,
             authority: Authority::default(),
             put_back: BTreeSet::new(),
             malice: None,
-            by_leaver: BTreeSet::new(),
+            closers: BTreeMap::new(),
             counts: Counts::default(),
             trace: Trace::new(keep),
             planted,
@@ -71,7 +77,7 @@ impl World {
     }
 
     pub(super) fn set_up(&mut self) {
-        let others: Vec<_> = self.devices.iter().skip(1).map(|device| device.id).collect();
+        let others: Vec<_> = self.devices[1..self.members()].iter().map(|device| device.id).collect();
         let identity = self.devices[0].secrets.identity(self.mesh);
         let mut replica = Replica::new(identity);
         let mut rng = self.devices[0].rng.clone();
@@ -105,6 +111,7 @@ impl World {
             self.set_up_malice();
         }
         self.set_up_authority();
+        self.set_up_sharing();
         let first_fault = self.between(5_000, 8_000);
         self.at(first_fault, Event::Fault);
     }
@@ -123,8 +130,10 @@ impl World {
 
     /// A device is given the control log and takes part.
     pub(super) fn join(&mut self, device: usize) {
-        let mut replica = Replica::new(self.devices[device].secrets.identity(self.mesh));
-        let mut outputs = match replica.found(self.welcome.clone()) {
+        let mut replica = Replica::new(self.devices[device].secrets.identity(self.mesh_of(device)));
+        let guest = self.guest.as_ref().filter(|guest| guest.device == device);
+        let welcome = guest.map_or(&self.welcome, |guest| &guest.welcome);
+        let mut outputs = match replica.found(welcome.clone()) {
             Ok(outputs) => outputs,
             Err(error) => return self.fail(format!("device {device} cannot join: {error}")),
         };
@@ -143,8 +152,8 @@ impl World {
 
     /// Gives the folder a place, once it and its key are known.
     pub(super) fn map(&mut self, device: usize, life: u64) {
-        let (folder, mesh) = (self.folder, ObjectId::from(self.mesh));
-        if !self.is_current(device, life) || self.devices[device].mapped {
+        let (folder, mesh) = (self.folder, ObjectId::from(self.mesh_of(device)));
+        if !self.is_current(device, life) || self.devices[device].mapped || self.has_left(device) {
             return;
         }
         let Device { replica: Some(replica), rng, .. } = &mut self.devices[device] else {

@@ -106,8 +106,8 @@ impl World {
             self.devices[device].before.insert(path.clone(), before);
         }
         let content = content_of(&bytes);
-        if self.leaver == Some(device) {
-            self.by_leaver.insert(content);
+        if self.leaver == Some(device) || self.is_guest(device) {
+            self.closers.entry(content).or_default().insert(device);
         }
         self.trace
             .line(|| format!("              device {device} closes {content:?} {:?}", String::from_utf8_lossy(&bytes)));
