@@ -136,7 +136,9 @@ fn cut_off(world: &World) -> BTreeSet<ContentId> {
     let held = world.devices[0].replica.iter().flat_map(|replica| replica.quarantined(world.folder));
     let operations = held.filter(|held| authors.contains(&held.device)).flat_map(|held| &held.operations);
     let contents = operations.filter_map(|operation| operation.value.file()).map(|file| file.content);
-    contents.filter(|content| !world.authority.taken_over.contains(content)).collect()
+    let put =
+        |content: &ContentId| world.authority.taken_over.contains(content) || world.authority.put.contains(content);
+    contents.filter(|content| !put(content)).collect()
 }
 
 /// How much of each chain counts: all of those of whom nobody has cut off, of the others what the revocations name and

@@ -33,7 +33,7 @@ pub struct Authority {
     /// What is being put out of quarantine: the contents, on which device, and where.
     putting: Option<(usize, BTreeSet<Path>, BTreeSet<ContentId>)>,
     /// Contents that were put on a disk so, and are not recorded yet.
-    put: BTreeSet<ContentId>,
+    pub put: BTreeSet<ContentId>,
     /// Contents that were put and recorded, as the user's own work.
     pub taken_over: BTreeSet<ContentId>,
     /// Of records that a device wrote: the revocations of which it knew, and that it was in all the same.
