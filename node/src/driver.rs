@@ -384,7 +384,9 @@ impl Driver {
 
 fn new_entry(stored: Stored) -> NewEntry {
     match stored {
-        Stored::Control { object, bytes } => NewEntry { object, kind: EntryKind::Control, payload: bytes, head: None },
+        Stored::Control { object, items } => {
+            NewEntry { object, kind: EntryKind::Control, payload: Stored::pack(&items), head: None }
+        }
         Stored::Record { object, chain, seq, id, own, bytes } => {
             NewEntry { object, kind: EntryKind::Record { chain, seq, own }, payload: bytes, head: own.then_some(id) }
         }

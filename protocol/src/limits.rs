@@ -152,6 +152,8 @@ pub const LISTINGS_PER_JOB: usize = 1_024;
 pub const HASHES_PER_JOB: usize = 1_000;
 /// Bytes read in one job at the disk, unless a single file has more.
 pub const HASH_JOB_BYTES: u64 = 64 << 20;
+/// Bytes of the statements of one control log that are stored as one.
+pub const STATEMENTS_STORED: usize = 512 * 1024;
 /// Steps of one batch of placing, which share their synchronisation to disk.
 pub const STEPS_PER_BATCH: usize = 1_000;
 /// Time until a file that changed while it was read is looked at again.

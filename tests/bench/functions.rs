@@ -177,9 +177,9 @@ fn joined(mesh: MeshId, welcome: Vec<Signed>) -> (Replica, Vec<serde_bytes::Byte
         Output::Persist { entries, .. } => Some(entries),
         _ => None,
     });
-    let told = entries.flatten().filter_map(|entry| match entry {
-        Stored::Control { bytes, .. } => Some(serde_bytes::ByteBuf::from(bytes.clone())),
-        Stored::Record { .. } => None,
+    let told = entries.flatten().flat_map(|entry| match entry {
+        Stored::Control { items, .. } => items.clone(),
+        Stored::Record { .. } => Vec::new(),
     });
     let told = told.collect();
     outputs.extend(more);

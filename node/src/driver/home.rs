@@ -21,7 +21,7 @@ use meshwork_protocol::{
     seal::SealKey,
     wire::{self, sync::Frame},
 };
-use meshwork_replica::replica::{self, Replica};
+use meshwork_replica::replica::{self, Replica, Stored};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
@@ -349,7 +349,10 @@ fn restore(
     }
     for entry in stored {
         match entry.kind {
-            EntryKind::Control => replica.restore_control(&entry.payload),
+            EntryKind::Control => match Stored::unpack(&entry.payload) {
+                Ok(items) => items.iter().for_each(|item| replica.restore_control(item)),
+                Err(error) => tracing::warn!(%error, "stored control statements cannot be read"),
+            },
             EntryKind::Record { own, .. } => replica.restore_record(entry.object, entry.payload, own),
         }
     }

@@ -29,6 +29,7 @@ use meshwork_protocol::{
     time::Timestamp,
 };
 use rand_core::CryptoRng;
+use serde_bytes::ByteBuf;
 
 pub use adopt::{AdoptError, Adoption, Choice, path_of};
 pub use exchange::{Event, Input, Output, Stored, StoredBase};
@@ -376,13 +377,20 @@ impl Replica {
             return;
         }
         self.last_ticket += 1;
-        let said = entries.iter().map(|(entry, from)| match entry {
-            Stored::Control { object, bytes } => Said::Control { object: *object, item: bytes.clone(), from: *from },
-            Stored::Record { object, chain, seq, id, own, .. } => {
-                Said::Record { object: *object, landed: Landed { chain: *chain, seq: *seq, id: *id, own: *own } }
+        let mut said = Vec::new();
+        for (entry, from) in &entries {
+            match entry {
+                Stored::Control { object, items } => {
+                    let control = |item: &ByteBuf| Said::Control { object: *object, item: item.to_vec(), from: *from };
+                    said.extend(items.iter().map(control));
+                }
+                Stored::Record { object, chain, seq, id, own, .. } => {
+                    let landed = Landed { chain: *chain, seq: *seq, id: *id, own: *own };
+                    said.push(Said::Record { object: *object, landed });
+                }
             }
-        });
-        self.unsaid.insert(self.last_ticket, said.collect());
+        }
+        self.unsaid.insert(self.last_ticket, said);
         let entries = entries.into_iter().map(|(entry, _)| entry).collect();
         out.push(Output::Persist { ticket: self.last_ticket, entries });
     }

@@ -109,7 +109,7 @@ impl Malice {
     pub fn learn(&mut self, log: &[Stored]) {
         for stored in log.iter().skip(self.read) {
             match stored {
-                Stored::Control { bytes, .. } => self.learn_statement(bytes),
+                Stored::Control { items, .. } => items.iter().for_each(|item| self.learn_statement(item)),
                 Stored::Record { object, bytes, .. } => {
                     let (Ok(record), Some(chains)) = (Verified::trusted(bytes.clone()), self.chains.get_mut(object))
                     else {

@@ -10,9 +10,13 @@ use meshwork_protocol::{
     object::{Draft, Record, RecordKind},
 };
 use rand_core::CryptoRng;
+use serde_bytes::ByteBuf;
 
 use super::{AuthorError, Object, Output, Replica, Stored};
 use crate::feed::{NewOperation, Operation, decode, encode, split};
+
+/// Bytes that a statement among others in one entry takes beside its own, at most.
+const STATEMENT_FRAMING: usize = 16;
 
 impl Replica {
     /// Signs a batch of operations of a folder into records; gives them as they now are.
@@ -70,7 +74,14 @@ impl Replica {
         let bytes = signed.to_bytes();
         let _ = self.control.adopt(signed)?;
         self.control.open_epochs(log, self.device.device_id(), &self.seal, &mut self.keyring);
-        self.signed.push(Stored::Control { object: log, bytes });
+        let fits = |items: &[ByteBuf]| {
+            let held: usize = items.iter().map(|item| item.len() + STATEMENT_FRAMING).sum();
+            held + bytes.len() + STATEMENT_FRAMING <= limits::STATEMENTS_STORED
+        };
+        match self.signed.last_mut() {
+            Some(Stored::Control { object, items }) if *object == log && fits(items) => items.push(bytes.into()),
+            _ => self.signed.push(Stored::Control { object: log, items: vec![bytes.into()] }),
+        }
         Ok(())
     }
 

@@ -1,10 +1,13 @@
 //! What a replica is told and what it asks for: the whole vocabulary between it and the node.
 
 use meshwork_protocol::{
+    codec,
     contact::CardDevice,
     id::{ChainId, ContentId, DeviceId, DirId, Incarnation, ObjectId, RecordId},
+    limits,
     wire::sync::{Frame, Reason},
 };
+use serde_bytes::ByteBuf;
 
 use crate::{
     feed::{Dot, FileValue, Key},
@@ -156,12 +159,13 @@ pub enum Output {
 /// What is to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
-    /// A signed statement of a control log.
+    /// Signed statements of one control log. Those made at one time are one entry, which a crash leaves whole or not
+    /// at all: half of a demotion would be a removal.
     Control {
         /// Which log.
         object: ObjectId,
-        /// Its bytes.
-        bytes: Vec<u8>,
+        /// Their bytes, in their order.
+        items: Vec<ByteBuf>,
     },
     /// A signed record.
     Record {
@@ -178,6 +182,18 @@ pub enum Stored {
         /// Its bytes.
         bytes: Vec<u8>,
     },
+}
+
+impl Stored {
+    /// Statements as one entry of a log.
+    pub fn pack(items: &[ByteBuf]) -> Vec<u8> {
+        codec::encode(&items)
+    }
+
+    /// The statements of an entry made by [`Stored::pack`].
+    pub fn unpack(entry: &[u8]) -> Result<Vec<ByteBuf>, codec::DecodeError> {
+        codec::decode(entry, limits::STATEMENTS_STORED)
+    }
 }
 
 /// What happened, for people and programs that watch.

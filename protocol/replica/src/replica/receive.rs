@@ -137,7 +137,7 @@ impl Replica {
             logs.insert(log);
             // What had waited for these need not be known to whoever sent them.
             let from = sent.contains(id).then_some(peer);
-            entries.push((Stored::Control { object: log, bytes: signed.to_bytes() }, from));
+            entries.push((Stored::Control { object: log, items: vec![signed.to_bytes().into()] }, from));
         }
         self.persist_received(entries, out);
         self.tell_restored(&before, &added, out);

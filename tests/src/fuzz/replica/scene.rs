@@ -13,7 +13,6 @@ use meshwork_protocol::{
 use meshwork_replica::replica::{Output, Replica, Stored};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng as _;
-use serde_bytes::ByteBuf;
 
 use super::{
     hostile::Hostile,
@@ -86,9 +85,9 @@ fn keys_of_third(mesh: MeshId, welcome: Vec<Signed>) -> Vec<u8> {
         Output::Persist { entries, .. } => Some(entries),
         _ => None,
     });
-    let items = entries.into_iter().flatten().filter_map(|entry| match entry {
-        Stored::Control { bytes, .. } => Some(ByteBuf::from(bytes)),
-        Stored::Record { .. } => None,
+    let items = entries.into_iter().flatten().flat_map(|entry| match entry {
+        Stored::Control { items, .. } => items,
+        Stored::Record { .. } => Vec::new(),
     });
     Frame::ControlItems { object: mesh.into(), items: items.collect(), done: false }.encode()
 }

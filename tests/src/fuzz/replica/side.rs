@@ -97,7 +97,7 @@ impl Side {
         }
         for stored in &kept.log {
             match stored {
-                Stored::Control { bytes, .. } => replica.restore_control(bytes),
+                Stored::Control { items, .. } => items.iter().for_each(|item| replica.restore_control(item)),
                 Stored::Record { object, bytes, own, .. } => replica.restore_record(*object, bytes.clone(), *own),
             }
         }

@@ -234,12 +234,9 @@ impl World {
             self.at(AGAIN, Event::Demote);
         }
         let (id, mesh) = (self.devices[admin].id, ObjectId::from(self.mesh));
-        let is_out = self.is_out(admin);
         let Device { replica: Some(replica), rng, .. } = &mut self.devices[0] else { return };
-        match replica.control().role(mesh, id) {
-            Some(Role::Own) => {}
-            None if !is_out => return self.mend_demotion(admin),
-            _ => return,
+        if replica.control().role(mesh, id) != Some(Role::Own) {
+            return;
         }
         let (newest, before) = (newest_of(replica, self.folder, id), revocations(replica, mesh, id.into()));
         match replica.demote_device(rng, id) {
@@ -251,19 +248,6 @@ impl World {
                 self.carry_out(0, outputs);
             }
             Err(error) => self.fail(format!("device {admin} cannot be demoted: {error}")),
-        }
-    }
-
-    /// A crash has left of a demotion the revocation alone: whoever sees that lets the device in again.
-    fn mend_demotion(&mut self, admin: usize) {
-        let id = self.devices[admin].id;
-        let Device { replica: Some(replica), rng, .. } = &mut self.devices[0] else { return };
-        match replica.readmit_device(rng, id) {
-            Ok(outputs) => {
-                self.counts.add("admin: half a demotion mended");
-                self.carry_out(0, outputs);
-            }
-            Err(error) => self.fail(format!("device {admin} cannot be let in again: {error}")),
         }
     }
 

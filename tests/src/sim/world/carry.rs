@@ -351,7 +351,7 @@ impl World {
         let mut own_seq = BTreeMap::new();
         for (number, stored) in entry.log.iter().enumerate() {
             match stored {
-                Stored::Control { bytes, .. } => replica.restore_control(bytes),
+                Stored::Control { items, .. } => items.iter().for_each(|item| replica.restore_control(item)),
                 Stored::Record { own: false, .. } if Some(number) == hole => {}
                 Stored::Record { object, chain, seq, bytes, own, .. } => {
                     if *own {

@@ -204,3 +204,35 @@ fn what_is_in_quarantine_is_put_as_own_work() {
     let again = scene.victim().adoption(folder, &all, &have).unwrap();
     assert_eq!((again.put.len(), again.here.len()), (0, 1));
 }
+
+/// Case: the process dies while a demotion is being stored. What is there of it makes nobody a device that is out.
+#[test]
+fn half_a_demotion_is_never_stored() {
+    let mut scene = Scene::new();
+    let (target, mesh) = (scene.device(ATTACKER), scene.mesh);
+    scene.ask(VICTIM, |replica, _| replica.promote_device(target)).unwrap();
+    let before = scene.victim().control.log(mesh).unwrap().missing(&[]);
+    let Scene { rng, nodes, .. } = &mut scene;
+    let outputs = nodes[VICTIM].replica.demote_device(rng, target).unwrap();
+    let entries: Vec<Stored> = outputs
+        .into_iter()
+        .flat_map(|output| match output {
+            Output::Persist { entries, .. } => entries,
+            _ => Vec::new(),
+        })
+        .collect();
+    let role = |kept: usize| {
+        let mut copy = Replica::new(identity(1, MeshId(mesh.0)));
+        before.iter().for_each(|signed| copy.restore_control(&signed.to_bytes()));
+        for entry in entries.iter().take(kept) {
+            if let Stored::Control { items, .. } = entry {
+                let stored = Stored::unpack(&Stored::pack(items)).unwrap();
+                stored.iter().for_each(|item| copy.restore_control(item));
+            }
+        }
+        copy.control.role(mesh, target)
+    };
+    let roles: Vec<Option<Role>> = (0..=entries.len()).map(role).collect();
+    assert!(roles.iter().all(Option::is_some), "{roles:?}");
+    assert_eq!((roles[0], roles.last().copied().flatten()), (Some(Role::Own), Some(Role::Edit)));
+}
