@@ -4,6 +4,7 @@
 //! The loop itself never waits for anything but its next event.
 
 mod adopt;
+mod arrivals;
 mod authority;
 mod chunks;
 mod command;
@@ -57,7 +58,7 @@ use crate::{
     clock,
     disk::blobs::BlobStore,
     resource::events::EventLog,
-    store::{EntryKind, NewEntry, handle::StoreHandle},
+    store::{EntryKind, NewEntry, Store, handle::StoreHandle},
 };
 
 pub use self::{home::start, node::Node};
@@ -113,6 +114,7 @@ struct Writing {
     tickets: Vec<u64>,
     entries: Vec<NewEntry>,
     rows: rows::Rows,
+    arrivals: arrivals::Rows,
 }
 
 impl Writing {
@@ -129,6 +131,7 @@ pub(crate) struct Driver {
     rng: Entropy,
     store: StoreHandle,
     writing: Writing,
+    arrivals: arrivals::Arrivals,
     network: NetworkHandle,
     blobs: Arc<BlobStore>,
     events: mpsc::Sender<Event>,
@@ -267,6 +270,10 @@ impl Driver {
             match output {
                 Output::Persist { ticket, entries } => {
                     self.writing.tickets.push(ticket);
+                    let now = clock::now();
+                    for statement in entries.iter().flat_map(statements) {
+                        self.arrivals.note(statement, now, &mut self.writing.arrivals);
+                    }
                     self.writing.entries.extend(entries.into_iter().map(new_entry));
                 }
                 Output::Send { peer, frame } => self.peers.send(peer, &frame),
@@ -298,7 +305,7 @@ impl Driver {
         self.writing.busy = true;
         let tickets = std::mem::take(&mut self.writing.tickets);
         let entries = std::mem::take(&mut self.writing.entries);
-        let rows = std::mem::take(&mut self.writing.rows);
+        let (rows, arrivals) = (std::mem::take(&mut self.writing.rows), std::mem::take(&mut self.writing.arrivals));
         let (store, events) = (self.store.clone(), self.events.clone());
         tokio::spawn(async move {
             let durable = match store.append(entries).await {
@@ -309,8 +316,11 @@ impl Driver {
                 }
             };
             // Losing rows costs a second look at the files concerned, no more.
-            match store.run(move |store| rows::write(&*store.index(), rows)).await.map(|done| done.map_err(Into::into))
-            {
+            let write = move |store: &mut Store| {
+                let index = store.index();
+                arrivals::write(&*index, arrivals).and(rows::write(&*index, rows))
+            };
+            match store.run(write).await.map(|done| done.map_err(Into::into)) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) | Err(error) => tracing::warn!(%error, "the table of local files could not be written"),
             }
@@ -379,6 +389,13 @@ impl Driver {
             // Whoever asked may have gone.
             let _ = done.send(());
         }
+    }
+}
+
+fn statements(stored: &Stored) -> &[serde_bytes::ByteBuf] {
+    match stored {
+        Stored::Control { items, .. } => items,
+        Stored::Record { .. } => &[],
     }
 }
 

@@ -1,6 +1,10 @@
 //! A device is removed while the mesh is in parts.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use meshwork_tests::device::{Device, figure, noise, tree, wait_equal, wait_for};
 use serde_json::Value;
@@ -273,6 +277,29 @@ fn a_junior_does_not_remove_a_senior() {
     assert_eq!(then.iter().map(|device| &device["name"]).collect::<Vec<_>>(), [&Value::from("laptop")]);
     let (code, _) = laptop.mesh(&["device", "remove", "tablet", "--yes"]).expect_err("there is none");
     assert_eq!(code, 5);
+}
+
+#[test]
+fn the_log_tells_when_each_statement_came() {
+    let begin = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+    let (mut laptop, desktop) = (Device::start("laptop"), Device::start("desktop"));
+    laptop.pair(&desktop);
+    laptop.add("Notes");
+    let came = |device: &Device| -> Vec<Option<u64>> {
+        list(device, &["log"]).iter().map(|entry| entry["came"].as_u64()).collect()
+    };
+    wait_for("the folder to be known", || (came(&desktop).len() == came(&laptop).len()).then_some(()));
+    for device in [&laptop, &desktop] {
+        let came = came(device);
+        assert!(
+            came.len() > 4 && came.iter().all(|came| came.is_some_and(|came| u128::from(came) >= begin)),
+            "{came:?}"
+        );
+    }
+    let before = came(&laptop);
+    laptop.stop();
+    laptop.run();
+    assert_eq!(came(&laptop), before, "it is remembered");
 }
 
 #[test]

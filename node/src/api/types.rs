@@ -101,6 +101,8 @@ pub struct LogEntry {
     pub name: String,
     /// The grant under which it was signed, or the genesis.
     pub via: String,
+    /// When it came to this device, by its clock: milliseconds since the Unix epoch; null where that is not known.
+    pub came: Option<u64>,
     /// What it says, in words.
     pub what: String,
     /// Whether it has effect.

@@ -7,7 +7,7 @@ use super::{
     arguments::{Cap as CapCommand, Device, DeviceRemove, Log},
     error::{CliError, Exit},
     pair::read_line,
-    screen::{columns, short},
+    screen::{columns, date_and_time, short},
     status,
 };
 use crate::api::types::Cap;
@@ -93,8 +93,10 @@ pub(super) async fn log(context: &mut Context, log: &Log) -> Result<(), CliError
             context.screen.line(format!("{}:", entry.title))?;
         }
         let void = if entry.stands { "" } else { "   (void)" };
-        let under = short(&entry.via);
-        context.screen.line(format!("  {:>4}  {} {}, under {under}{void}", entry.number, entry.name, entry.what))?;
+        let (under, came) = (short(&entry.via), entry.came.map_or_else(|| " ".repeat(17), date_and_time));
+        context
+            .screen
+            .line(format!("  {:>4}  {came}  {} {}, under {under}{void}", entry.number, entry.name, entry.what))?;
     }
     Ok(())
 }

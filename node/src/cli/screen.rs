@@ -131,6 +131,15 @@ pub fn time_of_day(milliseconds: u64) -> String {
     format!("{:02}:{:02}:{:02}Z", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }
 
+/// A point in time (milliseconds since the Unix epoch) to the minute, in UTC: `2026-01-31 12:03Z`.
+pub fn date_and_time(milliseconds: u64) -> String {
+    let seconds = i64::try_from(milliseconds / 1_000).unwrap_or(i64::MAX);
+    // What is beyond the year 9999 is no time that a clock has told.
+    let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}Z", time.hour(), time.minute())
+}
+
 /// The first eight characters of an id: enough for a person to tell two apart.
 pub fn short(id: &str) -> &str {
     id.get(..8).unwrap_or(id)
@@ -149,6 +158,8 @@ mod tests {
             ["59 s", "1 min", "2 h", "2 days"]
         );
         assert_eq!(time_of_day(86_400_000 + 3_661_000), "01:01:01Z");
+        assert_eq!(date_and_time(1_709_210_096_789), "2024-02-29 12:34Z");
+        assert_eq!(date_and_time(u64::MAX), "1970-01-01 00:00Z");
     }
 
     #[test]

@@ -210,6 +210,7 @@ impl Driver {
                     author: DeviceId::from(statement.author).to_string(),
                     name: self.author_name(replica, object, statement.author),
                     via: statement.via.to_string(),
+                    came: self.arrivals.of(statement.id),
                     what: self.sentence(replica.control(), object, &statement),
                     stands: statement.stands,
                 });

@@ -25,8 +25,8 @@ use meshwork_replica::replica::{self, Replica, Stored};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    Driver, EVENTS, Event, LOOK_AGAIN, Writing, direct::Direct, folders::Folders, node::Node, pairing::Pairing,
-    peers::Peers, restore::Restoring, rows,
+    Driver, EVENTS, Event, LOOK_AGAIN, Writing, arrivals::Arrivals, direct::Direct, folders::Folders, node::Node,
+    pairing::Pairing, peers::Peers, restore::Restoring, rows,
 };
 use crate::{
     daemon::{NodeConfig, StartError},
@@ -142,6 +142,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
     let (events, inbox) = mpsc::channel(EVENTS);
     let folders = Folders::load(home.clone(), events.clone()).map_err(|error| home_error(&error))?;
     let replica = restore(&identity, stored, &store, &folders)?;
+    let arrivals = Arrivals::load(&*store.index());
     let (store, _thread) = StoreHandle::spawn(store).map_err(|error| home_error(&error))?;
     let (network, network_events) = start_network(&identity, &home, &config).await?;
     tokio::spawn(forward(network_events, events.clone()));
@@ -153,6 +154,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
         peers: Peers::new(events.clone(), store.clone()),
         store,
         writing: Writing::default(),
+        arrivals,
         network,
         blobs: Arc::new(BlobStore::open(&home).map_err(|error| home_error(&error))?),
         events: events.clone(),
