@@ -296,13 +296,18 @@ impl Disk {
         reachable.chain(self.history.iter().map(|bytes| content_of(bytes))).collect()
     }
 
+    /// Directories that a batch has set aside.
+    pub fn aside(&mut self) -> Vec<Path> {
+        let temp: Path = [".meshwork", "temp"].iter().filter_map(|name| Name::try_from(*name).ok()).collect();
+        let names = self.entries(&temp).map(|entries| entries.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        names.into_iter().map(|name| temp.iter().cloned().chain([name]).collect()).collect()
+    }
+
     /// Brings back directories that a batch had set aside when the process died.
     pub fn recover(&mut self) -> usize {
-        let temp: Path = [".meshwork", "temp"].iter().filter_map(|name| Name::try_from(*name).ok()).collect();
-        let aside: Vec<Name> = self.entries(&temp).map(|entries| entries.keys().cloned().collect()).unwrap_or_default();
+        let aside = self.aside();
         let count = aside.len();
-        for name in aside {
-            let from: Path = temp.iter().chain([&name]).cloned().collect();
+        for from in aside {
             for number in 1.. {
                 let free = if number == 1 { "Recovered".to_owned() } else { format!("Recovered {number}") };
                 let to: Path = Name::try_from(free.as_str()).into_iter().collect();

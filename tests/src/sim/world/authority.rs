@@ -109,6 +109,13 @@ impl World {
         }
     }
 
+    /// All is put that was to be: what comes to these names from now on is placed like anything else.
+    pub(super) fn end_put(&mut self, device: usize) {
+        if let Some((_, paths, _)) = self.authority.putting.as_mut().filter(|(at, ..)| *at == device) {
+            paths.clear();
+        }
+    }
+
     /// A device recorded a content.
     pub(super) fn note_recorded(&mut self, device: usize, content: ContentId) {
         let puts = self.authority.putting.as_ref().is_some_and(|(at, ..)| *at == device);

@@ -98,6 +98,7 @@ impl World {
                     self.fail(format!("device {device}: {path:?}: {reason}"));
                 }
             }
+            replica::Event::Folder(_, folder::Event::Put { .. }) => self.end_put(device),
             replica::Event::Folder(_, folder::Event::Placed { conflict: true, .. }) => {
                 self.counts.add("conflict placed")
             }

@@ -102,6 +102,10 @@ impl World {
                     };
                     done.push(stepped);
                 }
+                if !self.calm && !self.devices[device].disk.aside().is_empty() && self.fate.once_in(8) {
+                    self.devices[device].job = Some(Job::Place(batch, done));
+                    return self.crash(device);
+                }
                 let is_done = done.len() == batch.steps.len();
                 if is_done { self.answer(FolderInput::Placed(Ok(done))) } else { Job::Place(batch, done) }
             }
