@@ -129,16 +129,23 @@ fn ledger(world: &World) -> Option<String> {
     lost.map(|(_, bytes)| format!("lost: {:?}", String::from_utf8_lossy(bytes)))
 }
 
-/// Contents that a device wrote in records that its removal, or its demotion, did not let stand, and that nobody took over.
+/// Contents that a device wrote in records that its removal, or its demotion, did not let stand, and that nobody took over,
+/// or only one who was cut off himself before that came to others.
 fn cut_off(world: &World) -> BTreeSet<ContentId> {
     let authors: BTreeSet<DeviceId> =
         world.authority.cuts.values().map(|(device, _)| world.devices[*device].id).collect();
     let held = world.devices[0].replica.iter().flat_map(|replica| replica.quarantined(world.folder));
-    let operations = held.filter(|held| authors.contains(&held.device)).flat_map(|held| &held.operations);
-    let contents = operations.filter_map(|operation| operation.value.file()).map(|file| file.content);
-    let put =
-        |content: &ContentId| world.authority.taken_over.contains(content) || world.authority.put.contains(content);
-    contents.filter(|content| !put(content)).collect()
+    let mut quarantined: BTreeSet<(DeviceId, ContentId)> = BTreeSet::new();
+    for held in held.filter(|held| authors.contains(&held.device)) {
+        let files = held.operations.iter().filter_map(|operation| operation.value.file());
+        quarantined.extend(files.map(|file| (held.device, file.content)));
+    }
+    let taken_over = |content: &ContentId| {
+        let by = world.authority.taken_over.get(content).map(|device| world.devices[*device].id);
+        by.is_some_and(|by| !quarantined.contains(&(by, *content)))
+    };
+    let contents = quarantined.iter().map(|(_, content)| *content);
+    contents.filter(|content| !taken_over(content) && !world.authority.put.contains(content)).collect()
 }
 
 /// How much of each chain counts: all of those of whom nobody has cut off, of the others what the revocations name and

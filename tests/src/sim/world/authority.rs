@@ -34,8 +34,8 @@ pub struct Authority {
     putting: Option<(usize, BTreeSet<Path>, BTreeSet<ContentId>)>,
     /// Contents that were put on a disk so, and are not recorded yet.
     pub put: BTreeSet<ContentId>,
-    /// Contents that were put and recorded, as the user's own work.
-    pub taken_over: BTreeSet<ContentId>,
+    /// Contents that were put and recorded, on which device, as the user's own work.
+    pub taken_over: BTreeMap<ContentId, usize>,
     /// Of records that a device wrote: the revocations of which it knew, and that it was in all the same.
     pub known: BTreeMap<RecordId, BTreeSet<OpId>>,
 }
@@ -121,7 +121,7 @@ impl World {
         let puts = self.authority.putting.as_ref().is_some_and(|(at, ..)| *at == device);
         if puts && self.authority.put.remove(&content) {
             self.counts.add("admin: taken over");
-            self.authority.taken_over.insert(content);
+            self.authority.taken_over.insert(content, device);
         }
     }
 
