@@ -6,7 +6,7 @@ use super::{
     Context,
     arguments::{Cap as CapCommand, Device, DeviceRemove, Log},
     error::{CliError, Exit},
-    pair::read_line,
+    pair::confirm,
     screen::{columns, date_and_time, short},
     status,
 };
@@ -40,10 +40,7 @@ async fn device_readmit(context: &mut Context, name: &str, yes: bool) -> Result<
     if !yes && !context.screen.json {
         context.screen.line(format!("{name} comes back with the key that it had, and gets everything again."))?;
         context.screen.line("If somebody else may have that key, do not: set the device up anew and pair it.")?;
-        context.screen.ask(&format!("Let {name} in again? [y/N]"))?;
-        if !matches!(read_line().await?.trim(), "y" | "Y" | "yes") {
-            return Err(CliError::new(Exit::Refused, "declined", "Nothing was done.", "Answer y to let it in."));
-        }
+        confirm(context, &format!("Let {name} in again?"), "Answer y to let it in.").await?;
     }
     let done = context.client.device_readmit(name).await?;
     if context.screen.json {
@@ -64,10 +61,7 @@ async fn device_remove(context: &mut Context, remove: &DeviceRemove) -> Result<(
             false => "What it wrote so far, as far as it is known here, stays.",
             true => "Of what it wrote, only what other devices have built on stays.",
         })?;
-        context.screen.ask(&format!("Remove {name}? [y/N]"))?;
-        if !matches!(read_line().await?.trim(), "y" | "Y" | "yes") {
-            return Err(CliError::new(Exit::Refused, "declined", "Nothing was done.", "Answer y to remove it."));
-        }
+        confirm(context, &format!("Remove {name}?"), "Answer y to remove it.").await?;
     }
     let done = context.client.device_remove(name, *void).await?;
     if context.screen.json {

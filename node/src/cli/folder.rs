@@ -8,7 +8,7 @@ use super::{
     Context, absolute_text,
     arguments::{Folder, FolderAdd, FolderGet, FolderLetGo},
     error::{CliError, Exit},
-    pair::read_line,
+    pair::confirm,
     screen::{Screen, bytes, columns, count, short},
 };
 use crate::{
@@ -128,10 +128,6 @@ async fn missing(context: &mut Context, name: &str) -> Result<(), CliError> {
     if missing.is_empty() {
         return context.screen.line("Nothing is missing.");
     }
-    show_missing(context, missing)
-}
-
-fn show_missing(context: &mut Context, missing: Vec<types::Missing>) -> Result<(), CliError> {
     let row = |missing: types::Missing| [missing.path, bytes(missing.size), format!("by {}", missing.name)];
     let rows: Vec<[String; 3]> = missing.into_iter().map(row).collect();
     columns(&rows).iter().try_for_each(|line| context.screen.line(line))
@@ -142,12 +138,8 @@ async fn let_go(context: &mut Context, which: FolderLetGo) -> Result<(), CliErro
     if !yes && !context.screen.json {
         missing(context, &name).await?;
         context.screen.line("If a device that has some of it may come back, wait for it.")?;
-        context
-            .screen
-            .ask(&format!("Let go of {}? [y/N]", if paths.is_empty() { "all of it" } else { "what you named" }))?;
-        if !matches!(read_line().await?.trim(), "y" | "Y" | "yes") {
-            return Err(CliError::new(Exit::Refused, "declined", "Nothing was done.", "Answer y to let go of it."));
-        }
+        let what = if paths.is_empty() { "all of it" } else { "what you named" };
+        confirm(context, &format!("Let go of {what}?"), "Answer y to let go of it.").await?;
     }
     let gone = context.client.let_go(&name, &types::LetGo { paths }).await?;
     if context.screen.json {

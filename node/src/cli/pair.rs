@@ -87,6 +87,15 @@ pub(super) async fn read_line() -> Result<String, CliError> {
     }
 }
 
+/// Goes on only after a yes; `fix` tells whoever did not say it what to answer.
+pub(super) async fn confirm(context: &mut Context, question: &str, fix: &str) -> Result<(), CliError> {
+    context.screen.ask(&format!("{question} [y/N]"))?;
+    if matches!(read_line().await?.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(CliError::new(Exit::Refused, "declined", "Nothing was done.", fix))
+}
+
 pub(super) async fn join(context: &mut Context, join: &arguments::Join) -> Result<(), CliError> {
     let (_, started) = up::ensure_running(context, &Node::default()).await?;
     if started {

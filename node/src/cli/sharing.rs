@@ -3,9 +3,9 @@
 use super::{
     Context, absolute_text,
     arguments::{Accept, Contact, Leave, Share, Unshare},
-    error::{CliError, Exit},
+    error::CliError,
     folder::{get_when_known, word},
-    pair::read_line,
+    pair::confirm,
     screen::{columns, short},
 };
 use crate::api::types;
@@ -89,9 +89,7 @@ pub(super) async fn unshare(context: &mut Context, unshare: &Unshare) -> Result<
         context
             .screen
             .line(format!("What {with} wrote so far stays, and what {with} holds already cannot be taken back."))?;
-        if !confirmed(context, &format!("Take {with} out of {folder}? [y/N]")).await? {
-            return Err(declined());
-        }
+        confirm(context, &format!("Take {with} out of {folder}?"), "Answer y to do it.").await?;
     }
     let done = context.client.unshare(folder, with).await?;
     if context.screen.json {
@@ -142,22 +140,11 @@ pub(super) async fn leave(context: &mut Context, leave: &Leave) -> Result<(), Cl
     let Leave { folder, yes } = leave;
     if !yes && !context.screen.json {
         context.screen.line(format!("All your devices will take no part in {folder} any more; files on them stay."))?;
-        if !confirmed(context, &format!("Leave {folder}? [y/N]")).await? {
-            return Err(declined());
-        }
+        confirm(context, &format!("Leave {folder}?"), "Answer y to do it.").await?;
     }
     let done = context.client.leave(folder).await?;
     if context.screen.json {
         return context.screen.value(&done);
     }
     context.screen.line(format!("You left {folder}. The files stay where they are."))
-}
-
-async fn confirmed(context: &mut Context, question: &str) -> Result<bool, CliError> {
-    context.screen.ask(question)?;
-    Ok(matches!(read_line().await?.trim(), "y" | "Y" | "yes"))
-}
-
-fn declined() -> CliError {
-    CliError::new(Exit::Refused, "declined", "Nothing was done.", "Answer y to do it.")
 }
