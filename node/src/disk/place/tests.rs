@@ -59,15 +59,18 @@ fn batch(steps: &[Step]) -> Batch {
     Batch { steps: steps.to_vec(), ..Batch::default() }
 }
 
-fn run(folder: &Fixture, steps: &[Step]) -> Vec<Stepped> {
-    let context = Context {
+fn context(folder: &Fixture) -> Context<'_> {
+    Context {
         root: &folder.root,
         history: &folder.history,
         convergence: &convergence,
         displaced: &|number| Some(ContentId([number as u8; 32])),
         now: NOW,
-    };
-    place(&context, &batch(steps)).expect("the folder is there and the disk works")
+    }
+}
+
+fn run(folder: &Fixture, steps: &[Step]) -> Vec<Stepped> {
+    place(&context(folder), &batch(steps)).expect("the folder is there and the disk works")
 }
 
 fn one(folder: &Fixture, step: Step) -> Stepped {
@@ -357,14 +360,7 @@ fn a_lost_root_stops_the_batch() {
     let steps = [Step::Remove { path: path("a"), expect: expect(&folder, "a") }];
     let away = folder.dir.path().join("away");
     fs::rename(folder.root.path(), &away).unwrap();
-    let context = Context {
-        root: &folder.root,
-        history: &folder.history,
-        convergence: &convergence,
-        displaced: &|_| None,
-        now: NOW,
-    };
-    assert_eq!(place(&context, &batch(&steps)), Err(BatchError::Root(RootError::Missing)));
+    assert_eq!(place(&context(&folder), &batch(&steps)), Err(BatchError::Root(RootError::Missing)));
     assert_eq!(fs::read(away.join("a")).unwrap(), b"x");
 }
 
@@ -457,13 +453,7 @@ fn a_step_is_not_done_without_the_one_that_it_needs() {
     let replace = put("a", expect(&folder, "a"), new);
     let mut both = batch(&[away, replace]);
     both.needs.insert(1, 0);
-    let context = Context {
-        root: &folder.root,
-        history: &folder.history,
-        convergence: &convergence,
-        displaced: &|_| None,
-        now: NOW,
-    };
+    let context = context(&folder);
     assert_eq!(place(&context, &both), Ok(vec![Stepped::Changed, Stepped::Changed]));
     assert_eq!((folder.read("a"), history(&folder)), (b"old".to_vec(), vec![]));
     let Step::PutFile { expect: planned, .. } = &mut both.steps[1] else { panic!("a file is put") };
