@@ -33,7 +33,7 @@ use rand_core::CryptoRng;
 pub(crate) use adopt::{Putting, Verdict};
 pub use base::{BaseChange, DiskBase};
 use disk::Disk;
-use observed::{Batch, Hashed, Path, Step, Stepped};
+use observed::{Batch, Hashed, Path, Stepped};
 pub use scan::{ListResult, ToHash};
 
 use crate::feed::{Dot, FeedMap, Key, NewOperation, Operation};
@@ -62,9 +62,8 @@ pub enum Input {
     Authored(Vec<Arc<Operation>>),
     /// A wanted content is here whole.
     Arrived(ContentId),
-    /// Do these steps as if the user did so: what they put is recorded when it is found. For each the content, if
-    /// any, that it takes to history. Answered with [`Event::Put`].
-    Put(Vec<Step>, Vec<Option<ContentId>>),
+    /// Do this as if the user did so: what it puts is recorded when it is found. Answered with [`Event::Put`].
+    Put(Batch),
     /// A deadline has passed.
     Tick,
 }

@@ -12,7 +12,7 @@ use meshwork_protocol::id::{ContentId, DirId};
 use super::{
     OWN_NAME,
     base::DiskBase,
-    observed::{Expect, Fingerprint, Path, Step},
+    observed::{Batch, Expect, Fingerprint, Path, Step},
     scan::joined,
 };
 use crate::feed::{ConflictNames, Dot, Entry, FeedMap, FileValue, Name, NodeId, Operation, Value, View};
@@ -51,8 +51,7 @@ pub struct Putting<'a> {
     have: &'a BTreeSet<ContentId>,
     places: BTreeMap<NodeId, Place>,
     put: BTreeMap<Path, Held>,
-    steps: Vec<Step>,
-    kept: Vec<Option<ContentId>>,
+    batch: Batch,
 }
 
 impl<'a> Putting<'a> {
@@ -65,8 +64,7 @@ impl<'a> Putting<'a> {
             have,
             places: BTreeMap::new(),
             put: BTreeMap::new(),
-            steps: Vec::new(),
-            kept: Vec::new(),
+            batch: Batch::default(),
         }
     }
 
@@ -79,9 +77,9 @@ impl<'a> Putting<'a> {
         }
     }
 
-    /// The steps, and for each the content that it takes to history.
-    pub fn finish(self) -> (Vec<Step>, Vec<Option<ContentId>>) {
-        (self.steps, self.kept)
+    /// The steps.
+    pub fn finish(self) -> Batch {
+        self.batch
     }
 
     fn directories(&mut self, ids: &[DirId]) -> Verdict {
@@ -123,8 +121,8 @@ impl<'a> Putting<'a> {
             Some(target) => Step::PutSymlink { path: path.clone(), expect, target: target.to_vec() },
             None => Step::PutFile { path: path.clone(), expect, value: file.clone(), copy_from: source },
         };
-        self.kept.push(replaced.map(|old| old.content));
-        self.steps.push(step);
+        self.batch.kept.push(replaced.map(|old| old.content));
+        self.batch.steps.push(step);
         self.put.insert(path.clone(), Held::File(file.clone()));
         Verdict::Put(path)
     }
@@ -185,8 +183,8 @@ impl<'a> Putting<'a> {
                 Some(Held::Dir(node)) => return Some(Place { node, path }),
                 Some(Held::File(_)) => candidate = others.advance(),
                 None => {
-                    self.steps.push(Step::MakeDir { path: path.clone() });
-                    self.kept.push(None);
+                    self.batch.steps.push(Step::MakeDir { path: path.clone() });
+                    self.batch.kept.push(None);
                     self.put.insert(path.clone(), Held::Dir(None));
                     return Some(Place { node: None, path });
                 }

@@ -5,11 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use meshwork_protocol::{
-    id::{ContentId, DirId},
-    limits,
-    time::Timestamp,
-};
+use meshwork_protocol::{id::DirId, limits, time::Timestamp};
 use rand_core::CryptoRng;
 
 use super::{
@@ -57,7 +53,7 @@ pub struct Disk {
     search: Search,
     queue: Queue,
     /// What is to be put as if the user did so.
-    puts: VecDeque<(Vec<Step>, Vec<Option<ContentId>>)>,
+    puts: VecDeque<Batch>,
     /// Nothing has changed since a plan found nothing to do.
     fruitless: bool,
     /// The whole directory has been looked at once.
@@ -147,7 +143,7 @@ impl Disk {
                 self.fruitless = false;
                 self.queue.arrive(&self.base, feed, content);
             }
-            Input::Put(steps, kept) => self.puts.push_back((steps, kept)),
+            Input::Put(batch) => self.puts.push_back(batch),
             Input::Tick => self.tick(now, feed),
         }
         out.extend(self.advance(now, feed));
@@ -210,9 +206,9 @@ impl Disk {
                 let mut round = self.next_round(now);
                 out.push(Output::List(round.next_listings()));
                 self.job = Job::List(round);
-            } else if let Some((steps, kept)) = self.puts.pop_front() {
-                out.push(Output::Place(Batch { steps: steps.clone(), kept, ..Batch::default() }));
-                self.job = Job::Put(steps);
+            } else if let Some(batch) = self.puts.pop_front() {
+                self.job = Job::Put(batch.steps.clone());
+                out.push(Output::Place(batch));
             } else if self.stopped.is_none() && self.queue.is_ready() && !self.fruitless {
                 self.reconcile(now, feed, &mut out);
             }

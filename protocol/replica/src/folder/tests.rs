@@ -6,7 +6,7 @@ use meshwork_protocol::{id::DirId, limits, seal::SeedRng};
 
 use super::{
     fixtures::{PRINT, SUB, dot, file, identity, name, operation, path},
-    observed::{DirIdentity, Expect, Fingerprint, Listing, Seen},
+    observed::{DirIdentity, Expect, Fingerprint, Listing, Seen, Step},
     *,
 };
 use crate::feed::{FileValue, Name, Value};

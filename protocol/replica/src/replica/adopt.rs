@@ -17,7 +17,7 @@ use crate::{
     feed::{Dot, FeedMap, FileValue, Name, Operation},
     folder::{
         self, Putting, State, Verdict,
-        observed::{Path, Step},
+        observed::{Batch, Path},
     },
 };
 
@@ -53,8 +53,7 @@ pub struct Adoption {
     pub here: BTreeSet<Dot>,
     /// Files of which the bytes are not on this device.
     pub missing: Vec<(Path, FileValue)>,
-    steps: Vec<Step>,
-    kept: Vec<Option<ContentId>>,
+    batch: Batch,
 }
 
 impl Adoption {
@@ -111,7 +110,7 @@ impl Replica {
                 adoption.note(operation.dot, path, verdict, operation.value.file());
             }
         }
-        (adoption.steps, adoption.kept) = putting.finish();
+        adoption.batch = putting.finish();
         Ok(adoption)
     }
 
@@ -126,9 +125,9 @@ impl Replica {
     ) -> Result<(Adoption, Vec<Output>), AdoptError> {
         let mut adoption = self.adoption(object, choice, have)?;
         let mut out = Vec::new();
-        let (steps, kept) = (std::mem::take(&mut adoption.steps), std::mem::take(&mut adoption.kept));
-        if !steps.is_empty() {
-            self.drive_folder(now, rng, object, folder::Input::Put(steps, kept), &mut out);
+        let batch = std::mem::take(&mut adoption.batch);
+        if !batch.steps.is_empty() {
+            self.drive_folder(now, rng, object, folder::Input::Put(batch), &mut out);
         }
         Ok((adoption, out))
     }

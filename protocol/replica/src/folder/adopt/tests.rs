@@ -23,7 +23,7 @@ fn put(base: &DiskBase, tail: &[(Arc<Operation>, &[u64])], have: &[u8]) -> (Vec<
         .iter()
         .map(|(operation, seen)| putting.operation(operation, &seen.iter().map(|seq| dot(*seq)).collect()))
         .collect();
-    let (steps, kept) = putting.finish();
+    let Batch { steps, kept, .. } = putting.finish();
     assert_eq!(steps.len(), kept.len());
     (verdicts, steps)
 }
