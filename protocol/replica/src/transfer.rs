@@ -172,12 +172,12 @@ impl Transfer {
     }
 
     /// Contents still to come for an object of which none of the peers that may be asked has anything to give.
-    pub fn missing(&self, object: ObjectId) -> BTreeSet<ContentId> {
+    pub fn missing(&self, object: ObjectId) -> impl Iterator<Item = ContentId> {
         let asked: Vec<&DeviceId> =
             self.peers.iter().filter(|(_, objects)| objects.contains(&object)).map(|(peer, _)| peer).collect();
         let idle = self.idle.range((object, ContentId([0; 32]))..=(object, ContentId([255; 32])));
-        let in_vain = |want: &Want| asked.iter().all(|peer| want.rests.contains_key(*peer));
-        idle.filter(|name| self.wants.get(name).is_some_and(in_vain)).map(|(_, content)| *content).collect()
+        let in_vain = move |want: &Want| asked.iter().all(|peer| want.rests.contains_key(*peer));
+        idle.filter(move |name| self.wants.get(name).is_some_and(&in_vain)).map(|(_, content)| *content)
     }
 
     /// Whether a content is still to come for an object.

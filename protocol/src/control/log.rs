@@ -210,8 +210,10 @@ impl ControlLog {
     /// Whether another operation of its author claims the place of this one in his chain.
     pub fn is_forked(&self, id: OpId) -> bool {
         let Some(entry) = self.get(id) else { return false };
+        // A chain with one end has no fork, and those are nearly all.
+        let ends = self.tips_of(|tip| tip.author() == entry.author()).len();
         let claims = |other: &&Entry| other.author() == entry.author() && other.op.prev == entry.op.prev;
-        self.entries.iter().filter(claims).nth(1).is_some()
+        ends > 1 && self.entries.iter().filter(claims).nth(1).is_some()
     }
 
     /// Whether an operation comes before another one in its author's chain. Those on two branches of a chain do not.

@@ -39,15 +39,15 @@ pub fn agreement(base: &FeedMap, feed: &FeedMap, differences: &[Difference]) -> 
         let trees = Trees::new(base.view(), target.view());
         let disk = OnDisk::new(&trees, differences);
         let slots = trees.differing(&agreement.keys);
-        let unexplained = slots.iter().filter(|slot| !disk.explains(&trees, slot)).flat_map(Slot::keys);
-        let mut refuted: BTreeSet<Key> = unexplained.collect();
+        let unexplained: Vec<&Slot> = slots.iter().filter(|slot| !disk.explains(&trees, slot)).collect();
+        let mut refuted: BTreeSet<Key> = unexplained.iter().flat_map(|slot| slot.keys()).collect();
         // Where the tree says the same as before and the disk says something else, it is the user's word.
         for difference in differences.iter().filter(|difference| !disk.is_shown(&trees, difference)) {
             let entry = trees.new.entry(difference.at, &difference.name);
             refuted.extend(entry.iter().flat_map(Entry::sources).map(|operation| operation.key.clone()));
         }
         refuted.retain(|key| agreement.keys.contains(key));
-        if refuted.is_empty() && slots.iter().all(|slot| disk.explains(&trees, slot)) {
+        if refuted.is_empty() && unexplained.is_empty() {
             agreement.settled =
                 agreement.partial.iter().copied().filter(|n| disk.is_shown(&trees, &differences[*n])).collect();
             agreement.partial.retain(|number| !agreement.settled.contains(number));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use meshwork_protocol::{
-    id::{DeviceId, ObjectId},
+    id::{ContentId, DeviceId, ObjectId},
     time::Timestamp,
 };
 use rand_core::CryptoRng;
@@ -27,37 +27,30 @@ pub struct Missing {
     pub file: FileValue,
     /// Who wrote it.
     pub device: DeviceId,
-    key: Key,
     operation: Arc<Operation>,
 }
 
 impl Replica {
     /// How many contents a folder waits for in vain.
     pub fn missing_files(&self, object: ObjectId) -> usize {
-        self.transfer.missing(object).len()
+        self.transfer.missing(object).count()
     }
 
     /// What a folder waits for in vain, by path.
     pub fn missing(&self, object: ObjectId) -> Vec<Missing> {
-        let Some(folder) = self.folder(object) else { return Vec::new() };
-        let contents = self.transfer.missing(object);
-        let (view, chains) = (folder.feed().view(), self.intake(object).map(|intake| intake.chains()));
+        let (Some(folder), Some(intake)) = (self.folder(object), self.intake(object)) else { return Vec::new() };
+        let contents: BTreeSet<ContentId> = self.transfer.missing(object).collect();
+        let (view, chains) = (folder.feed().view(), intake.chains());
         let mut missing = Vec::new();
         for node in view.nodes() {
             for (name, entry) in view.page(node) {
                 let Some(file) = entry.file().filter(|file| contents.contains(&file.content)) else { continue };
                 let path: Path = view.path_of(node).into_iter().chain([name]).collect();
-                for operation in entry.sources() {
-                    let place = chains.and_then(|chains| chains.place_of(&operation.dot.record));
-                    let author = place.and_then(|(chain, _)| chains.and_then(|chains| chains.author(&chain)));
-                    missing.push(Missing {
-                        path: path.clone(),
-                        file: file.clone(),
-                        device: author.unwrap_or(DeviceId([0; 32])),
-                        key: operation.key.clone(),
-                        operation: operation.clone(),
-                    });
-                }
+                missing.extend(entry.sources().iter().filter_map(|operation| {
+                    let (chain, _) = chains.place_of(&operation.dot.record)?;
+                    let device = chains.author(&chain)?;
+                    Some(Missing { path: path.clone(), file: file.clone(), device, operation: operation.clone() })
+                }));
             }
         }
         missing.sort_by(|one, other| one.path.cmp(&other.path));
@@ -82,7 +75,7 @@ impl Replica {
         }
         let mut by_key: BTreeMap<Key, Vec<&Operation>> = BTreeMap::new();
         for missing in &gone {
-            by_key.entry(missing.key.clone()).or_default().push(&missing.operation);
+            by_key.entry(missing.operation.key.clone()).or_default().push(&missing.operation);
         }
         by_key.values_mut().for_each(|gone| gone.sort_by_key(|operation| operation.order()));
         let operations = by_key.into_iter().map(|(key, gone)| self.without(object, key, &gone)).collect();
