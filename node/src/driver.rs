@@ -279,6 +279,7 @@ impl Driver {
                 Output::Send { peer, frame } => self.peers.send(peer, &frame),
                 Output::Serve { peer, object, places, answer } => self.peers.serve(peer, object, places, answer),
                 Output::Reread { object, places } => self.reread(object, places),
+                Output::Forget { chain, .. } => self.forget(chain),
                 Output::Disconnect { peer, reason } => self.disconnect(peer, reason),
                 Output::List(object, paths) => self.folders.list(object, paths),
                 Output::Hash(object, files) => self.folders.hash(object, files, &self.blobs),
@@ -395,7 +396,7 @@ impl Driver {
 fn statements(stored: &Stored) -> &[serde_bytes::ByteBuf] {
     match stored {
         Stored::Control { items, .. } => items,
-        Stored::Record { .. } => &[],
+        Stored::Record { .. } | Stored::Retired { .. } => &[],
     }
 }
 

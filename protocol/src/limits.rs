@@ -177,6 +177,12 @@ pub const FETCH_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Operations in one record of a feed.
 pub const FEED_OPERATIONS: usize = 1_000;
+/// Operations of a device that are dead in a folder before it writes a checkpoint; at least as many as live.
+pub const CHECKPOINT_DEAD: usize = 1_000;
+/// Chains of an object of which a replica remembers that they were let go of, on the word of others.
+pub const RETIRED: usize = 65_536;
+/// Chains whose place one checkpoint takes.
+pub const CHECKPOINT_CHAINS: usize = 256;
 /// Bytes of the plaintext body of one record of a feed.
 pub const FEED_BODY: usize = 524_288;
 /// Bytes of one component of a path: the limit of every common file system.
@@ -290,6 +296,8 @@ pub const SYNC_ITEMS: usize = 4_096;
 pub const SYNC_CHAINS: usize = 16_384;
 /// Ranges of records that one frame asks for.
 pub const SYNC_RANGES: usize = 512;
+/// Chains in one frame that were let go of.
+pub const SYNC_RETIRED: usize = 4_096;
 /// Records in one answer; then the asker asks again, so that a slow peer holds up little.
 pub const SERVE_RECORDS: usize = 1_024;
 /// Bytes of records in one answer, unless a single record has more.

@@ -11,7 +11,7 @@ pub mod record;
 pub mod vector;
 
 pub use chains::{ChainError, Chains, Context, Fit, NextDeps, Range, Right};
-pub use header::{Header, HeaderError, RecordKind};
+pub use header::{Dep, Header, HeaderError, RecordKind};
 pub use pending::{Need, Pending};
 pub use record::{Decoded, Draft, OpenError, Record, RecordError, Verified};
 pub use vector::{Prefix, Vector};

@@ -179,7 +179,7 @@ fn joined(mesh: MeshId, welcome: Vec<Signed>) -> (Replica, Vec<serde_bytes::Byte
     });
     let told = entries.flatten().flat_map(|entry| match entry {
         Stored::Control { items, .. } => items.clone(),
-        Stored::Record { .. } => Vec::new(),
+        Stored::Record { .. } | Stored::Retired { .. } => Vec::new(),
     });
     let told = told.collect();
     outputs.extend(more);

@@ -38,7 +38,7 @@ const fn target(name: &'static str, runs: u64, run: fn(&[u8]) -> bool, seeds: fn
 }
 
 /// All targets. Together their long runs are ten million executions.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 23] = [
     target("address", 900_000, typed::address, typed::address_seeds),
     target("bulk_offer", 900_000, frames::bulk_offer, frames::bulk_offer_seeds),
     target("capability", 200_000, capability::run, capability::seeds),
@@ -46,6 +46,7 @@ pub const TARGETS: [Target; 22] = [
     target("chunk_message", 1_000_000, frames::chunk_message, frames::chunk_message_seeds),
     target("control_log", 20_000, control::run, control::seeds),
     target("feed_batch", 800_000, feed::batch, feed::batch_seeds),
+    target("feed_listing", 200_000, feed::listing, feed::listing_seeds),
     target("feed_merge", 30_000, feed::merge, feed::merge_seeds),
     target("graph_change", 30_000, graph::run, graph::seeds),
     target("pair_code", 50_000, typed::pair_code, typed::pair_code_seeds),

@@ -11,9 +11,11 @@
 //! of records.
 
 mod batch;
+mod checkpoint;
 mod conflict_name;
 mod diff;
 mod map;
+mod merge;
 mod operation;
 mod page;
 mod skeleton;
@@ -24,8 +26,10 @@ mod view;
 pub(crate) use self::conflict_name::ConflictNames;
 pub use self::{
     batch::{BatchError, decode, encode, split},
+    checkpoint::{Killed, Part},
     diff::{Edit, EditError, Edits, NodeRef, Now, diff, replacement},
     map::FeedMap,
+    merge::{At, Feed, Listed},
     operation::{
         ChunkRef, Dot, FileKind, FileValue, Former, Key, Manifest, Name, NameError, NewOperation, Operation, Order,
         Unknown, Value, symlink_content,

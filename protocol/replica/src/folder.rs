@@ -25,7 +25,7 @@ mod tests;
 use std::{collections::BTreeSet, sync::Arc};
 
 use meshwork_protocol::{
-    id::{ContentId, ObjectId},
+    id::{ChainId, ContentId, ObjectId, RecordKey},
     time::Timestamp,
 };
 use rand_core::CryptoRng;
@@ -36,7 +36,7 @@ use disk::Disk;
 use observed::{Batch, Hashed, Path, Stepped};
 pub use scan::{ListResult, ToHash};
 
-use crate::feed::{Dot, FeedMap, Key, NewOperation, Operation};
+use crate::feed::{At, Feed, FeedMap, Key, Listed, NewOperation, Operation, Part};
 
 /// The one name in a folder's root that belongs to the node.
 pub const OWN_NAME: &str = ".meshwork";
@@ -168,14 +168,14 @@ pub enum State {
 /// A folder as this device knows it.
 pub struct Folder {
     object: ObjectId,
-    feed: FeedMap,
+    feed: Feed,
     disk: Option<Disk>,
 }
 
 impl Folder {
     /// A folder of which nothing is known yet.
     pub fn new(object: ObjectId) -> Self {
-        Folder { object, feed: FeedMap::default(), disk: None }
+        Folder { object, feed: Feed::default(), disk: None }
     }
 
     /// Which object this is.
@@ -185,7 +185,7 @@ impl Folder {
 
     /// The feed of files.
     pub fn feed(&self) -> &FeedMap {
-        &self.feed
+        self.feed.map()
     }
 
     /// What the disk shows, when the folder is on this device.
@@ -196,7 +196,7 @@ impl Folder {
     /// Puts the folder on this device's disk. `base` is what was stored of it, empty when new.
     pub fn map(&mut self, base: DiskBase) {
         let mut disk = Disk::new(base);
-        disk.compare_all(&self.feed);
+        disk.compare_all(self.feed.map());
         self.disk = Some(disk);
     }
 
@@ -212,19 +212,39 @@ impl Folder {
         self.disk = None;
     }
 
-    /// Merges operations of one record. `context` tells which dots the record builds on.
-    pub fn merge(&mut self, operations: &[Arc<Operation>], context: impl Fn(&Dot) -> bool) {
+    /// Merges operations of one record. `context` tells which records it builds on.
+    pub fn merge(&mut self, operations: &[Arc<Operation>], context: impl Fn(&RecordKey) -> bool) {
         let keys = self.feed.apply(operations, context);
         self.refresh(keys);
     }
 
+    /// Merges one record of a checkpoint: [`Feed::list`].
+    pub fn list(
+        &mut self,
+        at: At,
+        part: &Part,
+        is_known: impl Fn(&RecordKey) -> bool,
+        chain: impl Fn(&RecordKey) -> Option<ChainId>,
+    ) -> Listed {
+        let listed = self.feed.list(at, part, is_known, chain);
+        self.refresh(listed.keys.iter().cloned());
+        listed
+    }
+
+    /// Forgets that the disk shows what is under these keys, where that is no more: it is met as something new.
+    pub fn disown(&mut self, keys: &[Key]) {
+        if let Some(disk) = &mut self.disk {
+            disk.disown(self.feed.map(), keys);
+        }
+    }
+
     /// Takes what stands of all records in the place of what was merged so far.
-    pub fn replace(&mut self, feed: FeedMap) {
+    pub fn replace(&mut self, feed: Feed) {
         let before = std::mem::replace(&mut self.feed, feed);
         if let Some(disk) = &mut self.disk {
-            disk.compare_all(&self.feed);
+            disk.compare_all(self.feed.map());
             // What was wanted for a key that is gone is not wanted any more.
-            disk.compare(&self.feed, before.keys().cloned());
+            disk.compare(self.feed.map(), before.map().keys().cloned());
         }
     }
 
@@ -238,7 +258,7 @@ impl Folder {
 
     fn refresh(&mut self, keys: impl IntoIterator<Item = Key>) {
         if let Some(disk) = &mut self.disk {
-            disk.compare(&self.feed, keys);
+            disk.compare(self.feed.map(), keys);
         }
     }
 
@@ -246,10 +266,10 @@ impl Folder {
     #[must_use]
     pub fn handle(&mut self, now: Timestamp, rng: &mut impl CryptoRng, input: Input) -> Vec<Output> {
         if let Input::Authored(operations) = &input {
-            self.feed.apply(operations, |_| true);
+            drop(self.feed.apply(operations, |_| true));
         }
         match &mut self.disk {
-            Some(disk) => disk.handle(now, rng, &self.feed, input),
+            Some(disk) => disk.handle(now, rng, self.feed.map(), input),
             None => Vec::new(),
         }
     }
@@ -257,7 +277,7 @@ impl Folder {
     /// Goes on with whatever can be done; to be called after a merge.
     #[must_use]
     pub fn advance(&mut self, now: Timestamp) -> Vec<Output> {
-        self.disk.as_mut().map_or_else(Vec::new, |disk| disk.advance(now, &self.feed))
+        self.disk.as_mut().map_or_else(Vec::new, |disk| disk.advance(now, self.feed.map()))
     }
 
     /// When [`Input::Tick`] is next due.
@@ -272,13 +292,13 @@ impl Folder {
 
     /// Files that the folder holds, and their bytes.
     pub fn totals(&self) -> (u64, u64) {
-        let files = self.feed.iter().flat_map(|live| live.iter().filter_map(|op| op.value.file()));
+        let files = self.feed().iter().flat_map(|live| live.iter().filter_map(|op| op.value.file()));
         files.fold((0, 0), |(count, bytes), file| (count + 1, bytes.saturating_add(file.size)))
     }
 
     /// Names that have more than one live version.
     pub fn conflicts(&self) -> u64 {
         let versions = |live: &[Arc<Operation>]| live.iter().filter(|op| op.value.file().is_some()).count();
-        self.feed.iter().filter(|live| versions(live) > 1).count() as u64
+        self.feed().iter().filter(|live| versions(live) > 1).count() as u64
     }
 }

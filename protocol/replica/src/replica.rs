@@ -7,6 +7,7 @@
 
 mod adopt;
 mod author;
+mod checkpoint;
 mod exchange;
 mod fork;
 mod judge;
@@ -108,6 +109,10 @@ struct Object {
     quarantined: BTreeMap<(ChainId, u64), Quarantined>,
     reread: Option<standing::Reread>,
     written: restore::Written,
+    runs: checkpoint::Runs,
+    ledger: checkpoint::Ledger,
+    /// Chains that were let go of before this start; their records may be in the store still.
+    let_go: BTreeSet<ChainId>,
 }
 
 impl Object {
@@ -120,6 +125,9 @@ impl Object {
             quarantined: BTreeMap::new(),
             reread: None,
             written: restore::Written::new(),
+            runs: checkpoint::Runs::new(),
+            ledger: checkpoint::Ledger::default(),
+            let_go: BTreeSet::new(),
         }
     }
 
@@ -132,6 +140,7 @@ impl Object {
 enum Said {
     Control { object: ObjectId, item: Vec<u8>, from: Option<DeviceId> },
     Record { object: ObjectId, landed: Landed },
+    Retired { object: ObjectId, chain: ChainId },
 }
 
 /// The replica.
@@ -161,6 +170,10 @@ pub struct Replica {
     awaited: BTreeSet<ObjectId>,
     /// Objects that the graph named or has ceased to name.
     renamed: BTreeSet<ObjectId>,
+    /// Chains that were let go of, of which the sync machine does not know yet.
+    retired: BTreeMap<ObjectId, BTreeSet<ChainId>>,
+    /// Folders in which a checkpoint may be due, to be vouched for, or to be let go of what comes before it.
+    checkpoints_due: BTreeSet<ObjectId>,
     /// Folders with changes on disk that this device could not sign.
     unsigned: BTreeSet<ObjectId>,
     /// Objects of other persons that this mesh takes no part in any more.
@@ -197,6 +210,8 @@ impl Replica {
             audiences_due: false,
             awaited: BTreeSet::new(),
             renamed: BTreeSet::new(),
+            retired: BTreeMap::new(),
+            checkpoints_due: BTreeSet::new(),
             unsigned: BTreeSet::new(),
             given_up: BTreeSet::new(),
             control_asked: Vec::new(),
@@ -247,6 +262,10 @@ impl Replica {
             for object in std::mem::take(&mut self.renamed) {
                 self.give_up(now, rng, object, out);
             }
+        }
+        self.tend_checkpoints(rng, out);
+        for (object, chains) in std::mem::take(&mut self.retired) {
+            self.drive_sync(now, rng, sync::Input::Retired { object, chains }, out);
         }
         self.announce_forked();
         for object in std::mem::take(&mut self.announced) {
@@ -388,6 +407,7 @@ impl Replica {
                     let landed = Landed { chain: *chain, seq: *seq, id: *id, own: *own };
                     said.push(Said::Record { object: *object, landed });
                 }
+                Stored::Retired { object, chain, .. } => said.push(Said::Retired { object: *object, chain: *chain }),
             }
         }
         self.unsaid.insert(self.last_ticket, said);
@@ -414,6 +434,7 @@ impl Replica {
             match said {
                 Said::Control { object, item, from } => news.entry((object, from)).or_default().push(item),
                 Said::Record { object, landed: record } => landed.entry(object).or_default().push(record),
+                Said::Retired { object, chain } => self.forget(object, chain, out),
             }
         }
         for ((object, from), news) in news {
@@ -421,6 +442,7 @@ impl Replica {
             self.drive_sync(now, rng, sync::Input::ControlChanged { object, heads, news, from }, out);
         }
         for (object, mut records) in landed {
+            self.note_due(object);
             self.rename_landed(object, &mut records);
             self.drive_sync(now, rng, sync::Input::Appended { object, records }, out);
         }
@@ -442,7 +464,9 @@ impl Replica {
         let state = state.filter(|_| self.is_stored(object));
         let vector = state.map(|state| state.intake.chains().vector()).unwrap_or_default();
         let control = self.control.log(object).map(|log| log.heads()).unwrap_or_default();
-        self.drive_sync(now, rng, sync::Input::ObjectAdded { object, vector, control }, out);
+        let retired = state.map(|state| state.intake.chains().retired().map(|(chain, _)| chain).collect());
+        let retired = retired.unwrap_or_default();
+        self.drive_sync(now, rng, sync::Input::ObjectAdded { object, vector, retired, control }, out);
         self.audiences_due = true;
     }
 
@@ -528,11 +552,26 @@ impl Replica {
     /// goes to another chain: in the old one it would follow, and so let stand, what was cut off.
     fn own_incarnation(&self, object: ObjectId) -> Incarnation {
         let device = self.device.device_id();
-        let chain = ChainId::of(&device, &object, &self.incarnation);
+        let current = self.newest_incarnation(object, self.incarnation);
+        let chain = ChainId::of(&device, &object, &current);
         let cut = |state: &Object| state.intake.chains().head(&chain).0 > state.standing(&chain);
         let grants = self.control.grants(object, device).filter(|_| self.objects.get(&object).is_some_and(cut));
-        grants
-            .map_or(self.incarnation, |(object_grant, device_grant)| self.incarnation.under(object_grant, device_grant))
+        grants.map_or(current, |(object_grant, device_grant)| {
+            self.newest_incarnation(object, self.incarnation.under(object_grant, device_grant))
+        })
+    }
+
+    /// The incarnation that goes on from one after the checkpoints since.
+    fn newest_incarnation(&self, object: ObjectId, mut incarnation: Incarnation) -> Incarnation {
+        let device = self.device.device_id();
+        let Some(chains) = self.objects.get(&object).map(|state| state.intake.chains()) else { return incarnation };
+        loop {
+            let next = ChainId::of(&device, &object, &incarnation.next());
+            if chains.head(&next).0 == 0 && !chains.is_retired(&next) {
+                return incarnation;
+            }
+            incarnation = incarnation.next();
+        }
     }
 
     fn own_head(&self, object: ObjectId) -> (ChainId, u64) {

@@ -22,7 +22,7 @@ use meshwork_protocol::{
     limits,
     object::{Range, Vector},
     time::Timestamp,
-    wire::sync::{Frame, Reason},
+    wire::sync::{Frame, Reason, Retirement},
 };
 use serde_bytes::ByteBuf;
 
@@ -50,8 +50,17 @@ pub enum Input {
         object: ObjectId,
         /// How much of its chains is persisted.
         vector: Vector,
+        /// Chains that were let go of: nobody is asked for them.
+        retired: BTreeSet<ChainId>,
         /// Tips of its persisted control log.
         control: Vec<OpId>,
+    },
+    /// Chains of an object were let go of here.
+    Retired {
+        /// The object.
+        object: ObjectId,
+        /// Which.
+        chains: BTreeSet<ChainId>,
     },
     /// An object is no longer held here.
     ObjectRemoved {
@@ -233,6 +242,13 @@ pub enum Output {
         /// The statements.
         items: Vec<ByteBuf>,
     },
+    /// A peer has let go of chains of an object.
+    Retired {
+        /// The object.
+        object: ObjectId,
+        /// Which.
+        chains: Vec<Retirement>,
+    },
     /// A peer told where devices may be reached.
     Addresses {
         /// The devices; nothing about them is certain.
@@ -301,7 +317,7 @@ impl Sync {
             return false;
         };
         let ahead = local.held.0.iter().any(|(chain, (seq, _))| view.claim(chain) < *seq);
-        let behind = view.claims.iter().any(|(chain, seq)| local.held.seq(chain) < *seq);
+        let behind = view.claims.iter().any(|(chain, seq)| local.held.seq(chain) < *seq && !local.retired.contains(chain));
         view.known && view.control_asked.is_none() && !ahead && !behind
     }
 
@@ -309,7 +325,10 @@ impl Sync {
     #[must_use]
     pub fn handle(&mut self, now: Timestamp, input: Input) -> Vec<Output> {
         match input {
-            Input::ObjectAdded { object, vector, control } => self.add_object(now, object, vector, control),
+            Input::ObjectAdded { object, vector, retired, control } => {
+                self.add_object(now, object, Local::new(object, vector, retired, control));
+            }
+            Input::Retired { object, chains } => self.retire(object, &chains),
             Input::ObjectRemoved { object } => self.remove_object(now, &object),
             Input::PeerUp { peer, objects } => self.peer_up(now, peer, objects),
             Input::Allowed { peer, objects } => self.allow(now, peer, objects),
@@ -341,9 +360,9 @@ impl Sync {
         peers.chain(objects).min()
     }
 
-    fn add_object(&mut self, now: Timestamp, object: ObjectId, vector: Vector, control: Vec<OpId>) {
+    fn add_object(&mut self, now: Timestamp, object: ObjectId, local: Local) {
         self.remove_object(now, &object);
-        self.objects.insert(object, Local::new(object, vector, control));
+        self.objects.insert(object, local);
         let mut viewers = Vec::new();
         for (device, peer) in &mut self.peers {
             let Some(scope) = peer.allowed.get(&object) else { continue };
@@ -352,6 +371,14 @@ impl Sync {
         }
         for peer in viewers {
             self.offer(peer, &[object]);
+        }
+    }
+
+    fn retire(&mut self, object: ObjectId, chains: &BTreeSet<ChainId>) {
+        let Some(local) = self.objects.get_mut(&object) else { return };
+        local.retire(chains);
+        for view in self.peers.values_mut().filter_map(|peer| peer.views.get_mut(&object)) {
+            view.forget(chains);
         }
     }
 

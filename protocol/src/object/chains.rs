@@ -4,6 +4,7 @@ mod branch;
 mod context;
 mod error;
 mod plan;
+mod retire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,14 +15,15 @@ pub use branch::Fit;
 pub use context::Context;
 pub use error::ChainError;
 pub use plan::{NextDeps, Range};
+use retire::{Promise, Retired};
 
 use branch::Branch;
 
-use super::{Prefix, Vector, Verified};
-use crate::id::{ChainId, DeviceId, ObjectId, OpId, RecordId, RecordKey};
+use super::{Dep, Header, Prefix, Vector, Verified};
+use crate::id::{ChainId, DeviceId, Incarnation, ObjectId, OpId, RecordId, RecordKey};
 
 /// The chains of one object as one replica holds them, always causally closed: a record is admitted
-/// when its predecessor and all its dependencies are there.
+/// when its predecessor and all its dependencies are there, or were let go of behind a checkpoint.
 ///
 /// Costs about 100 bytes a record, and a context (16 bytes for each other chain) for each record whose
 /// dependencies told its chain something new.
@@ -39,6 +41,12 @@ pub struct Chains {
     frontier_slots: BTreeMap<Arc<[OpId]>, u32>,
     /// The chain that records were taken for when they came, where it is not the one they are in now.
     shelved: BTreeMap<u32, ChainId>,
+    /// Chains that were let go of.
+    retired: BTreeMap<ChainId, Retired>,
+    /// Chains that others have let go of, with the one that has taken its place: what builds on them need not wait.
+    promised: BTreeMap<ChainId, Promise>,
+    /// Chain and place of records that are not held, of which operations may still be live.
+    listed: BTreeMap<RecordKey, (ChainId, u64)>,
     no_context: Arc<[(u32, u64)]>,
 }
 
@@ -46,11 +54,14 @@ pub struct Chains {
 struct Chain {
     id: ChainId,
     author: DeviceId,
+    incarnation: Incarnation,
     /// The chain of which this is a branch, of a branch, ...; itself for what is none.
     root: u32,
     branch: Option<Branch>,
     /// The branches that leave where it ends.
     branches: Vec<u32>,
+    /// The last place, as far as it is held, of the checkpoint with which it begins and for which others were let go of.
+    sealed: u64,
     /// Places in `Chains::records`; the first is seq 1, of a branch the one after its base.
     records: Vec<u32>,
     /// Where the grants named change, rising by first place.
@@ -93,6 +104,9 @@ impl Chains {
             frontiers: Vec::new(),
             frontier_slots: BTreeMap::new(),
             shelved: BTreeMap::new(),
+            retired: BTreeMap::new(),
+            promised: BTreeMap::new(),
+            listed: BTreeMap::new(),
             no_context: Arc::from([]),
         }
     }
@@ -117,16 +131,29 @@ impl Chains {
         self.find(id).is_some()
     }
 
+    /// Whether a record is held, by half of its id.
+    pub fn contains_key(&self, record: &RecordKey) -> bool {
+        self.find_key(record).is_some()
+    }
+
     /// Chain and place of a record.
     pub fn place(&self, id: &RecordId) -> Option<(ChainId, u64)> {
         let entry = self.entry(id)?;
         Some((self.chains.get(entry.chain as usize)?.id, entry.seq))
     }
 
-    /// Chain and place of a record by half of its id.
+    /// Chain and place of a record by half of its id, also of one that was let go of.
     pub fn place_of(&self, record: &RecordKey) -> Option<(ChainId, u64)> {
-        let entry = self.entry_of(record)?;
-        Some((self.chains.get(entry.chain as usize)?.id, entry.seq))
+        let entry = self.entry_of(record);
+        let held = entry.and_then(|entry| Some((self.chains.get(entry.chain as usize)?.id, entry.seq)));
+        held.or_else(|| self.listed.get(record).copied())
+    }
+
+    /// How a record that is held is named by those that build on it.
+    pub fn dep(&self, id: &RecordId) -> Option<Dep> {
+        let entry = self.entry(id)?;
+        let root = self.chains.get(self.chains.get(entry.chain as usize)?.root as usize)?;
+        Some(Dep { chain: root.id, seq: entry.seq, id: *id })
     }
 
     /// The record at a place.
@@ -194,16 +221,30 @@ impl Chains {
         if self.contains(&record.id()) {
             return Err(ChainError::Duplicate);
         }
+        if self.is_retired(&record.chain()) {
+            return Err(ChainError::Retired { chain: record.chain(), seq: header.seq });
+        }
         let branch = self.fit(record)?;
-        let missing: Vec<RecordId> = header.deps.iter().filter(|dep| !self.contains(dep)).copied().collect();
-        if !missing.is_empty() {
-            return Err(ChainError::MissingDeps(missing));
-        }
-        let below = header.deps.iter().chain([&header.prev]).filter_map(|id| self.height(id)).max().unwrap_or(0);
-        if below.checked_add(1) != Some(header.height) {
-            return Err(ChainError::BadHeight { stated: header.height, below });
-        }
+        self.check_deps(header)?;
+        self.check_height(header)?;
         Ok(branch)
+    }
+
+    fn check_deps(&self, header: &Header) -> Result<(), ChainError> {
+        if let Some(wrong) = header.deps.iter().find(|dep| self.dep(&dep.id).is_some_and(|held| held != **dep)) {
+            return Err(ChainError::BadDep(wrong.id));
+        }
+        let missing: Vec<RecordId> = self.lacking(header).map(|dep| dep.id).collect();
+        if missing.is_empty() { Ok(()) } else { Err(ChainError::MissingDeps(missing)) }
+    }
+
+    /// The dependencies that are neither held nor let go of, here or by others.
+    pub fn lacking<'a>(&'a self, header: &'a Header) -> impl Iterator<Item = &'a Dep> + 'a {
+        self.not_here(header).filter(|dep| !self.promised.contains_key(&dep.chain))
+    }
+
+    fn not_here<'a>(&'a self, header: &'a Header) -> impl Iterator<Item = &'a Dep> + 'a {
+        header.deps.iter().filter(|dep| !self.contains(&dep.id) && !self.is_retired(&dep.chain))
     }
 
     /// Admits a record that [`Chains::check`] passes. With [`Fit::Branch`] what some held records are in is another
@@ -211,16 +252,17 @@ impl Chains {
     pub fn accept(&mut self, record: &Verified) -> Result<Fit, ChainError> {
         let branch = self.checked(record)?;
         let header = record.header();
+        let lacks = self.not_here(header).next().is_some();
         let slot = u32::try_from(self.records.len()).map_err(|_| ChainError::Full)?;
         let chain = match (branch, self.entry(&header.prev)) {
             (Some(branch), _) => self.grow_branch(branch, &record.id())?,
             (None, Some(before)) => before.chain,
-            (None, None) => self.chain_slot(record.chain(), record.author())?,
+            (None, None) => self.chain_slot(record)?,
         };
         let context = self.merged_context(chain, &header.prev, &header.deps);
         let frontier = self.frontier_slot(&header.control);
         let entry = Entry { id: record.id(), seq: header.seq, height: header.height, context, chain, frontier };
-        for below in header.deps.iter().chain([&header.prev]) {
+        for below in header.deps.iter().map(|dep| &dep.id).chain([&header.prev]) {
             if let Some(below) = self.find(below) {
                 self.tips.remove(&below);
             }
@@ -230,12 +272,16 @@ impl Chains {
         self.records.push(entry);
         if let Some(chain) = self.chains.get_mut(chain as usize) {
             chain.records.push(slot);
+            chain.seal(header);
             let (object_grant, device_grant) = (header.object_grant, header.device_grant);
             if chain.rights.last().map(|right| (right.object_grant, right.device_grant))
                 != Some((object_grant, device_grant))
             {
                 chain.rights.push(Right { first: header.seq, object_grant, device_grant });
             }
+        }
+        if record.begins_checkpoint() {
+            self.keep_promises(record, lacks);
         }
         Ok(Fit::of(branch))
     }
@@ -245,17 +291,20 @@ impl Chains {
         self.record_at(chain, seq).is_some_and(|id| id.prefix() == *prefix)
     }
 
-    fn chain_slot(&mut self, id: ChainId, author: DeviceId) -> Result<u32, ChainError> {
+    fn chain_slot(&mut self, record: &Verified) -> Result<u32, ChainError> {
+        let id = record.chain();
         if let Some(slot) = self.slots.get(&id) {
             return Ok(*slot);
         }
         let slot = u32::try_from(self.chains.len()).map_err(|_| ChainError::Full)?;
         self.chains.push(Chain {
             id,
-            author,
+            author: record.author(),
+            incarnation: record.header().incarnation,
             root: slot,
             branch: None,
             branches: Vec::new(),
+            sealed: 0,
             records: Vec::new(),
             rights: Vec::new(),
         });

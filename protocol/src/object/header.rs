@@ -16,10 +16,12 @@ pub enum RecordKind {
     Graph,
     /// A batch of entry operations on a feed.
     Feed,
-    /// A checkpoint of the author's own feed operations.
+    /// Begins a checkpoint of the author's own feed operations.
     Checkpoint,
     /// No operations: names heads of other chains.
     Join,
+    /// Goes on with the checkpoint that the record before it begins, or goes on with.
+    Listing,
 }
 
 impl RecordKind {
@@ -30,16 +32,30 @@ impl RecordKind {
             RecordKind::Feed => 1,
             RecordKind::Checkpoint => 2,
             RecordKind::Join => 3,
+            RecordKind::Listing => 4,
         }
     }
 
     /// The kind that a header's byte stands for.
     pub fn from_code(code: u8) -> Option<Self> {
-        [RecordKind::Graph, RecordKind::Feed, RecordKind::Checkpoint, RecordKind::Join]
+        [RecordKind::Graph, RecordKind::Feed, RecordKind::Checkpoint, RecordKind::Join, RecordKind::Listing]
             .into_iter()
             .find(|kind| kind.code() == code)
     }
 }
+
+/// A record of another chain that a record builds on. The place tells whether it is one that was let go of behind a
+/// checkpoint, to whoever does not hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Dep {
+    /// The chain of its author, of which it may be on a branch: [`ChainId::of`].
+    pub chain: ChainId,
+    /// Its place there.
+    pub seq: u64,
+    /// Its id.
+    pub id: RecordId,
+}
+wire_struct!(Dep { chain, seq, id });
 
 /// The signed plaintext of a record; its fields in wire order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +79,7 @@ pub struct Header {
     /// The epoch whose key encrypts the body.
     pub epoch: EpochId,
     /// Heads of other chains that the record builds on: at most 16, rising.
-    pub deps: Vec<RecordId>,
+    pub deps: Vec<Dep>,
     /// 1 + the largest height among `prev` and `deps` (0 where there are none).
     pub height: u64,
     /// Whether the next record of the chain continues the same batch.
@@ -105,8 +121,8 @@ pub enum HeaderError {
     /// At most 16 dependencies.
     #[error("{0} dependencies where at most {max} are allowed", max = limits::RECORD_DEPS)]
     TooManyDeps(usize),
-    /// Dependencies are strictly rising and not empty ids.
-    #[error("dependencies are not a set in order")]
+    /// Dependencies are strictly rising and are records.
+    #[error("dependencies are not a set of records in order")]
     UnsortedDeps,
     /// A height is at least 1 and at least the place in the chain.
     #[error("height is below the record's place in its chain")]
@@ -136,7 +152,8 @@ impl Header {
         if self.deps.len() > limits::RECORD_DEPS {
             return Err(HeaderError::TooManyDeps(self.deps.len()));
         }
-        if !strictly_rising(&self.deps) || self.deps.first() == Some(&RecordId::NONE) {
+        let is_record = |dep: &Dep| dep.seq > 0 && dep.id != RecordId::NONE;
+        if !strictly_rising(&self.deps) || !self.deps.iter().all(is_record) {
             return Err(HeaderError::UnsortedDeps);
         }
         if self.height < self.seq {

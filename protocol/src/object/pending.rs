@@ -111,6 +111,14 @@ impl Pending {
         free
     }
 
+    /// Releases all records, lowest height first.
+    pub fn drain(&mut self) -> Vec<Verified> {
+        let all = std::mem::take(self).waiting.into_values();
+        let mut free: Vec<Verified> = all.map(|waiting| waiting.record).collect();
+        free.sort_by_key(|record| (record.header().height, record.chain(), record.header().seq));
+        free
+    }
+
     /// Forgets a record that waits, and returns it.
     pub fn remove(&mut self, id: &RecordId) -> Option<Verified> {
         let waiting = self.waiting.remove(id)?;

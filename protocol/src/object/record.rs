@@ -4,7 +4,7 @@ use rand_core::CryptoRng;
 use serde_bytes::{ByteArray, ByteBuf};
 use zeroize::Zeroizing;
 
-use super::{Header, HeaderError, RecordKind};
+use super::{Dep, Header, HeaderError, RecordKind};
 use crate::{
     codec::{self, DecodeError},
     id::{ChainId, DeviceId, Incarnation, ObjectId, OpId, RecordId},
@@ -86,7 +86,7 @@ pub struct Draft {
     /// [`Header::device_grant`].
     pub device_grant: OpId,
     /// [`Header::deps`], in any order.
-    pub deps: Vec<RecordId>,
+    pub deps: Vec<Dep>,
     /// [`Header::height`].
     pub height: u64,
     /// [`Header::more`].

@@ -8,7 +8,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 use crate::{
     codec::{self, DecodeError},
     contact::CardDevice,
-    id::{ChainId, ObjectId, OpId},
+    id::{ChainId, DeviceId, ObjectId, OpId},
     limits,
     object::{Prefix, Range, Vector},
     wire_enum, wire_struct,
@@ -43,6 +43,18 @@ pub struct VectorEntry {
     pub prefix: Prefix,
 }
 wire_struct!(VectorEntry { chain, seq, prefix });
+
+/// A chain that a replica let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retirement {
+    /// The chain.
+    pub chain: ChainId,
+    /// Whose it was.
+    pub device: DeviceId,
+    /// The chain that begins with the checkpoint that has taken its place.
+    pub by: ChainId,
+}
+wire_struct!(Retirement { chain, device, by });
 
 /// One message on the control stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +118,14 @@ pub enum Frame {
         /// Canonical bytes of a record each, lowest height first.
         records: Vec<ByteBuf>,
     },
+    /// Chains that the sender let go of, before records of those that have taken their place: what builds on them need not
+    /// wait for them.
+    Retired {
+        /// The object.
+        object: ObjectId,
+        /// The chains.
+        chains: Vec<Retirement>,
+    },
     /// Ends the answer to a [`Frame::Want`].
     Served {
         /// The object.
@@ -138,6 +158,7 @@ wire_enum!(Frame {
     9 => KeepAlive {},
     10 => Bye { reason },
     11 => Addresses { devices },
+    12 => Retired { object, chains },
 });
 
 /// Why a side closes the stream.
@@ -176,6 +197,7 @@ impl Frame {
             Frame::Announce { .. } => "Announce",
             Frame::Want { .. } => "Want",
             Frame::Records { .. } => "Records",
+            Frame::Retired { .. } => "Retired",
             Frame::Served { .. } => "Served",
             Frame::Addresses { .. } => "Addresses",
             Frame::KeepAlive {} => "KeepAlive",
@@ -209,6 +231,7 @@ impl Frame {
                 ("chains", entries.len() <= limits::SYNC_CHAINS)
             }
             Frame::Want { ranges, .. } => ("ranges", ranges.len() <= limits::SYNC_RANGES),
+            Frame::Retired { chains, .. } => ("chains", chains.len() <= limits::SYNC_RETIRED),
             Frame::Records { records, .. } => {
                 let small = records.iter().all(|record| record.len() <= limits::RECORD);
                 ("records", small && records.len() <= limits::SYNC_ITEMS)

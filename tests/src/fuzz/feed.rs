@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use meshwork_protocol::{
-    id::{ChunkId, ContentId, DirId, FileId, RecordKey},
+    id::{ChainId, ChunkId, ContentId, DeviceId, DirId, FileId, Incarnation, ObjectId, RecordKey},
     limits,
 };
 use meshwork_replica::feed::{
-    ChunkRef, Dot, FeedMap, FileKind, FileValue, Former, Key, Manifest, Name, NewOperation, Operation, Order, Unknown,
-    Value, decode, encode, symlink_content,
+    At, ChunkRef, Dot, Feed, FeedMap, FileKind, FileValue, Former, Key, Manifest, Name, NewOperation, Operation, Order,
+    Part, Unknown, Value, decode, encode, symlink_content,
 };
 use serde_bytes::ByteBuf;
 
@@ -27,9 +27,9 @@ pub(super) fn batch(bytes: &[u8]) -> bool {
     assert_eq!(encode(&again).as_deref(), Ok(bytes), "not canonical");
     let operations: Vec<Arc<Operation>> = operations.into_iter().map(Arc::new).collect();
     let mut map = FeedMap::default();
-    map.apply(&operations, |_| true);
+    map.apply(&operations);
     let tree = map.view().flatten();
-    map.apply(&operations, |_| true);
+    map.apply(&operations);
     assert_eq!(map.view().flatten(), tree, "an operation counts once");
     true
 }
@@ -149,16 +149,16 @@ fn write(program: &mut Program<'_>) -> Vec<Written> {
     written
 }
 
-fn apply(map: &mut FeedMap, written: &Written) {
+fn apply(feed: &mut Feed, written: &Written) {
     let known = |number: usize| 1..=written.context[number];
-    let in_context = |dot: &Dot| (0..CHAINS).any(|number| known(number).any(|seq| record(number, seq) == dot.record));
-    map.apply(&written.operations, in_context);
+    let in_context = |key: &RecordKey| (0..CHAINS).any(|number| known(number).any(|seq| record(number, seq) == *key));
+    let _ = feed.apply(&written.operations, in_context);
 }
 
 /// The same records in two orders give the same tree.
 pub(super) fn merge(bytes: &[u8]) -> bool {
     let written = write(&mut Program::new(bytes));
-    let (mut forward, mut other) = (FeedMap::default(), FeedMap::default());
+    let (mut forward, mut other) = (Feed::default(), Feed::default());
     for record in &written {
         apply(&mut forward, record);
     }
@@ -173,9 +173,9 @@ pub(super) fn merge(bytes: &[u8]) -> bool {
         held[record.chain] = record.seq;
         apply(&mut other, record);
         // What is shown on the way is a tree, too.
-        let _ = other.view().flatten();
+        let _ = other.map().view().flatten();
     }
-    let (one, two) = (forward.view(), other.view());
+    let (one, two) = (forward.map().view(), other.map().view());
     assert_eq!(one.flatten(), two.flatten(), "the order decides");
     for node in one.nodes() {
         let path = one.path_of(node);
@@ -193,4 +193,36 @@ pub(super) fn batch_seeds() -> Vec<Vec<u8>> {
 
 pub(super) fn merge_seeds() -> Vec<Vec<u8>> {
     (0..12).map(|seed: u8| super::mutate::bytes(seed, 40 + usize::from(seed) * 16)).collect()
+}
+
+/// The body of a record of a checkpoint as it came.
+pub(super) fn listing(bytes: &[u8]) -> bool {
+    let (author, object) = (DeviceId([1; 32]), ObjectId([2; 32]));
+    let Ok(part) = Part::decode(bytes, &author, &object) else { return false };
+    assert!(part.listed.len() <= limits::FEED_OPERATIONS, "too many operations");
+    assert_eq!(part.encode().as_deref(), Ok(bytes), "not canonical");
+    let at = At { chain: ChainId([3; 16]), seq: 1, begins: true, ends: true };
+    let mut feed = Feed::default();
+    let own = part.chains.keys().next().copied();
+    let listed = feed.list(at, &part, |_| false, |_| own);
+    assert!(listed.whole.is_some(), "a checkpoint of one record is whole");
+    let tree = feed.map().view().flatten();
+    let _ = feed.list(at, &part, |_| true, |_| own);
+    assert_eq!(feed.map().view().flatten(), tree, "a checkpoint counts once");
+    true
+}
+
+pub(super) fn listing_seeds() -> Vec<Vec<u8>> {
+    let chain = Incarnation([4; 8]);
+    let id = ChainId::of(&DeviceId([1; 32]), &ObjectId([2; 32]), &chain);
+    let part = |bytes: Vec<u8>| {
+        let written = write(&mut Program::new(&bytes));
+        let listed: BTreeMap<_, _> = written.iter().flat_map(|it| &it.operations).map(|op| (op.dot, op.clone())).collect();
+        let killed = written.iter().flat_map(|it| &it.operations).filter(|operation| !operation.base.is_empty());
+        let killed = killed.map(|op| (op.key.clone(), op.base.iter().copied().collect())).collect();
+        let chains = BTreeMap::from([(id, chain)]);
+        Part::split(chains, listed.into_values().collect(), killed, |record| Some((id, 1 + u64::from(record.0[15]))))
+    };
+    let parts = merge_seeds().into_iter().flat_map(part);
+    parts.filter_map(|part| part.encode().ok()).collect()
 }

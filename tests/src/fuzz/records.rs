@@ -2,10 +2,10 @@
 
 use meshwork_protocol::{
     codec,
-    id::{EpochId, Incarnation, ObjectId, OpId, RecordId},
+    id::{ChainId, EpochId, Incarnation, ObjectId, OpId, RecordId},
     key::Kind,
     limits,
-    object::{Draft, Header, OpenError, Record, RecordKind, Verified},
+    object::{Dep, Draft, Header, OpenError, Record, RecordKind, Verified},
     seal::{EpochKey, SeedRng},
 };
 use serde_bytes::{ByteArray, ByteBuf};
@@ -16,6 +16,10 @@ const OBJECT: ObjectId = ObjectId([1; 32]);
 
 fn epoch() -> EpochKey {
     EpochKey::from_bytes(&[5; 32])
+}
+
+fn dep(number: u8) -> Dep {
+    Dep { chain: ChainId([number; 16]), seq: u64::from(number), id: RecordId([number; 32]) }
 }
 
 /// A header that an honest author could write.
@@ -30,7 +34,7 @@ pub(super) fn header() -> Header {
         object_grant: OpId([6; 32]),
         device_grant: OpId([7; 32]),
         epoch: EpochId([8; 16]),
-        deps: vec![RecordId([9; 32])],
+        deps: vec![dep(9)],
         height: 300,
         more: false,
         body_hash: ByteArray::new([0; 32]),
@@ -79,7 +83,7 @@ fn draft(text_is: RecordKind) -> Draft {
 }
 
 pub(super) fn record_seeds() -> Vec<Vec<u8>> {
-    let kinds = [RecordKind::Graph, RecordKind::Feed, RecordKind::Join];
+    let kinds = [RecordKind::Graph, RecordKind::Feed, RecordKind::Join, RecordKind::Checkpoint, RecordKind::Listing];
     let made = |kind| Record::create(&signer(), draft(kind), &epoch(), b"some text", &mut SeedRng::new([1; 32]));
     kinds.into_iter().filter_map(|kind| made(kind).ok()).map(Verified::into_bytes).collect()
 }
@@ -94,7 +98,7 @@ pub(super) fn text(bytes: &[u8]) -> bool {
     header.more = program.once_in(2);
     header.prev = RecordId([program.byte(); 32]);
     header.control = (0..program.below(12)).map(|_| OpId([program.byte(); 32])).collect();
-    header.deps = (0..program.below(20)).map(|_| RecordId([program.byte(); 32])).collect();
+    header.deps = (0..program.below(20)).map(|_| dep(program.byte())).collect();
     header.epoch = epoch().id(OBJECT);
     (header.body_len, header.body_hash) = (0, ByteArray::new([0; 32]));
     let plain = program.rest();

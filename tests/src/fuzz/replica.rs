@@ -48,6 +48,7 @@ fn step(program: &mut Program<'_>, mesh: &mut Mesh, hostile: &mut Hostile) {
         16 => mesh.work(side, program),
         17 => mesh.fetched(side, program),
         18 if program.once_in(3) => mesh.restart(side),
+        18 if program.once_in(3) => mesh.checkpoint(side),
         18 => mesh.connect(!program.once_in(2)),
         _ => mesh.stray(side, program),
     }
@@ -108,7 +109,7 @@ mod tests {
             let second = &mesh.sides[1].kept.log;
             let records = second.iter().filter_map(|stored| match stored {
                 Stored::Record { object, bytes, .. } => Some((*object, Verified::trusted(bytes.clone()).ok()?)),
-                Stored::Control { .. } => None,
+                Stored::Control { .. } | Stored::Retired { .. } => None,
             });
             for (object, _) in records.filter(|(_, record)| record.author() == mesh.third) {
                 files += usize::from(object == mesh.folder);

@@ -165,7 +165,8 @@ fn counting(world: &World) -> BTreeMap<ChainId, u64> {
             }
             _ => right_from(world, chains, &chain, 0, head),
         };
-        counting.insert(chain, by_itself.min(head));
+        // What all have built on stands, and is not looked into any more.
+        counting.insert(chain, by_itself.max(chains.sealed(&chain)).min(head));
     }
     loop {
         let before = counting.clone();

@@ -110,6 +110,7 @@ impl Malice {
         for stored in log.iter().skip(self.read) {
             match stored {
                 Stored::Control { items, .. } => items.iter().for_each(|item| self.learn_statement(item)),
+                Stored::Retired { .. } => {}
                 Stored::Record { object, bytes, .. } => {
                     let (Ok(record), Some(chains)) = (Verified::trusted(bytes.clone()), self.chains.get_mut(object))
                     else {

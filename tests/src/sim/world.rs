@@ -88,6 +88,8 @@ pub enum Event {
     EndSharing,
     /// Somebody takes over what is in quarantine.
     TakeOver(usize),
+    /// A device writes a checkpoint of its feed.
+    Checkpoint(usize),
     /// The malicious device does something.
     Malice,
     /// A device joins the mesh.
@@ -278,6 +280,7 @@ impl World {
             Event::Accept => self.accept(),
             Event::EndSharing => self.end_sharing(),
             Event::TakeOver(device) => self.take_over(device),
+            Event::Checkpoint(device) => self.checkpoint(device),
             Event::Malice => self.misbehave(),
             Event::Join(device) => self.join(device),
             Event::Map(device, life) => self.map(device, life),

@@ -66,7 +66,7 @@ struct WireTable {
 }
 wire_struct!(WireTable { dir, operations });
 
-struct WireOperation {
+pub(super) struct WireOperation {
     name: Name,
     value: WireValue,
     base: Vec<WireDot>,
@@ -74,20 +74,20 @@ struct WireOperation {
 }
 wire_struct!(WireOperation { name, value, base, former });
 
-enum WireValue {
+pub(super) enum WireValue {
     Tombstone {},
     File { file: FileValue },
     Dir { ids: Vec<DirId> },
 }
 wire_enum!(WireValue { 0 => Tombstone {}, 1 => File { file }, 2 => Dir { ids } });
 
-struct WireDot {
+pub(super) struct WireDot {
     record: u32,
     index: u16,
 }
 wire_struct!(WireDot { record, index });
 
-struct WireFormer {
+pub(super) struct WireFormer {
     dir: DirId,
     height: u64,
     dot: WireDot,
@@ -154,7 +154,7 @@ pub fn decode(bytes: &[u8], record: RecordKey, height: u64) -> Result<Vec<Operat
 }
 
 impl NewOperation {
-    fn signed(self, dot: Dot, height: u64) -> Operation {
+    pub(super) fn signed(self, dot: Dot, height: u64) -> Operation {
         let NewOperation { key, value, base, former } = self;
         Operation { dot, height, key, value, base: base.into(), former: former.into() }
     }
@@ -167,15 +167,15 @@ fn count(operations: usize) -> Result<(), BatchError> {
     Ok(())
 }
 
-fn rising<T: Ord>(items: impl IntoIterator<Item = T>, what: &'static str) -> Result<(), BatchError> {
+pub(super) fn rising<T: Ord>(items: impl IntoIterator<Item = T>, what: &'static str) -> Result<(), BatchError> {
     if items.into_iter().is_sorted_by(|left, right| left < right) { Ok(()) } else { Err(BatchError::Disordered(what)) }
 }
 
-fn at_most(len: usize, max: usize, what: &'static str) -> Result<(), BatchError> {
+pub(super) fn at_most(len: usize, max: usize, what: &'static str) -> Result<(), BatchError> {
     if len > max { Err(BatchError::TooMany(what)) } else { Ok(()) }
 }
 
-fn check(operation: &NewOperation) -> Result<(), BatchError> {
+pub(super) fn check(operation: &NewOperation) -> Result<(), BatchError> {
     at_most(operation.base.len(), limits::BASE_DOTS, "replaced operations")?;
     rising(&operation.base, "replaced operations")?;
     at_most(operation.former.len(), limits::FORMER_DIRECTORIES, "former directories")?;
@@ -225,16 +225,22 @@ fn check_average(average_log2: u8) -> Result<(), BatchError> {
     if AVERAGES.contains(&average_log2) { Ok(()) } else { Err(BatchError::Value("average chunk size")) }
 }
 
-fn records_of(operation: &NewOperation) -> impl Iterator<Item = RecordKey> {
+pub(super) fn records_of(operation: &NewOperation) -> impl Iterator<Item = RecordKey> {
     let former = operation.former.iter().map(|former| former.order.dot.record);
     operation.base.iter().map(|dot| dot.record).chain(former)
 }
 
-fn to_wire(operation: &NewOperation, position: &BTreeMap<RecordKey, u32>) -> WireOperation {
-    let wire = |dot: &Dot| {
-        let record = position.get(&dot.record).copied().unwrap_or(u32::MAX);
-        WireDot { record, index: dot.index }
-    };
+pub(super) fn wire_dot(dot: &Dot, position: &BTreeMap<RecordKey, u32>) -> WireDot {
+    WireDot { record: position.get(&dot.record).copied().unwrap_or(u32::MAX), index: dot.index }
+}
+
+pub(super) fn read_dot(wire: &WireDot, records: &[RecordKey]) -> Result<Dot, BatchError> {
+    let record = records.get(wire.record as usize).copied().ok_or(BatchError::NoSuchRecord)?;
+    Ok(Dot { record, index: wire.index })
+}
+
+pub(super) fn to_wire(operation: &NewOperation, position: &BTreeMap<RecordKey, u32>) -> WireOperation {
+    let wire = |dot: &Dot| wire_dot(dot, position);
     let value = match &operation.value {
         Value::Tombstone => WireValue::Tombstone {},
         Value::File(file) => WireValue::File { file: file.clone() },
@@ -249,11 +255,8 @@ fn to_wire(operation: &NewOperation, position: &BTreeMap<RecordKey, u32>) -> Wir
     }
 }
 
-fn from_wire(dir: DirId, operation: WireOperation, records: &[RecordKey]) -> Result<NewOperation, BatchError> {
-    let dot = |WireDot { record, index }: WireDot| {
-        let record = records.get(record as usize).copied().ok_or(BatchError::NoSuchRecord)?;
-        Ok(Dot { record, index })
-    };
+pub(super) fn from_wire(dir: DirId, operation: WireOperation, records: &[RecordKey]) -> Result<NewOperation, BatchError> {
+    let dot = |wire: WireDot| read_dot(&wire, records);
     let former =
         |WireFormer { dir, height, dot: at }: WireFormer| Ok(Former { dir, order: Order { height, dot: dot(at)? } });
     let value = match operation.value {

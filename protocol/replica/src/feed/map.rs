@@ -9,7 +9,7 @@ use std::{
 use meshwork_protocol::id::DirId;
 
 use super::{
-    operation::{Dot, Key, Name, Operation, Order},
+    operation::{Key, Name, Operation, Order},
     skeleton::Skeleton,
     view::View,
 };
@@ -29,19 +29,11 @@ pub struct FeedMap {
 }
 
 impl FeedMap {
-    /// Merges the operations of one record, which must come after the records it builds on.
-    ///
-    /// `context` tells whether a dot is among those; a dot outside, or of another key, replaces nothing.
-    /// Returns the keys that changed.
-    pub fn apply(&mut self, operations: &[Arc<Operation>], context: impl Fn(&Dot) -> bool) -> Vec<Key> {
-        let mut changed = Vec::with_capacity(operations.len());
+    /// Puts operations, each in the place of those of its key that it replaces.
+    pub fn apply(&mut self, operations: &[Arc<Operation>]) {
         for operation in operations {
-            let replaced = |old: &Operation| operation.replaces(&old.dot) && context(&old.dot);
-            if self.change(&operation.key, |old| !replaced(old), slice::from_ref(operation)) {
-                changed.push(operation.key.clone());
-            }
+            self.change(&operation.key, |old| !operation.replaces(&old.dot), slice::from_ref(operation));
         }
-        changed
     }
 
     /// Puts `live` in the place of all operations of one key.
@@ -139,7 +131,7 @@ impl FeedMap {
     }
 
     /// Drops the operations of `key` that are not kept and adds those that are missing; keeps the index.
-    fn change(&mut self, key: &Key, keep: impl Fn(&Operation) -> bool, add: &[Arc<Operation>]) -> bool {
+    pub(super) fn change(&mut self, key: &Key, keep: impl Fn(&Operation) -> bool, add: &[Arc<Operation>]) -> bool {
         let old = self.at(key);
         let dropped: Vec<Arc<Operation>> = old.iter().filter(|operation| !keep(operation)).cloned().collect();
         let is_new = |operation: &&Arc<Operation>| !old.iter().any(|other| other.dot == operation.dot);

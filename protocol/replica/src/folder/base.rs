@@ -87,7 +87,7 @@ impl DiskBase {
     pub fn apply_own(&mut self, operations: &[Arc<Operation>]) {
         let before: Vec<(Key, Vec<Arc<Operation>>)> =
             operations.iter().map(|op| (op.key.clone(), self.map.at(&op.key).to_vec())).collect();
-        self.map.apply(operations, |_| true);
+        self.map.apply(operations);
         for (key, old) in before {
             let new = self.map.at(&key).to_vec();
             self.reindex(&key, &old, &new);

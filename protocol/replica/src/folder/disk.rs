@@ -150,6 +150,19 @@ impl Disk {
         out
     }
 
+    /// Forgets what is shown under keys of which the replica knows nothing any more.
+    pub fn disown(&mut self, feed: &FeedMap, keys: &[Key]) {
+        let is_live = |operation: &Operation| feed.at(&operation.key).iter().any(|live| live.dot == operation.dot);
+        for key in keys {
+            let shown = self.base.map().at(key);
+            if shown.iter().any(|operation| operation.value.file().is_some() && !is_live(operation)) {
+                self.base.set_key(key.clone(), Vec::new());
+                self.look_everywhere();
+            }
+        }
+        self.compare(feed, keys.iter().cloned());
+    }
+
     pub fn look_everywhere(&mut self) {
         self.everywhere = true;
         self.dirty.insert(Path::new());

@@ -28,7 +28,7 @@ impl Scene {
     /// A disk that shows these operations, as the replica has them.
     fn new(shown: &[Arc<Operation>]) -> Self {
         let mut feed = FeedMap::default();
-        feed.apply(shown, |_| true);
+        feed.apply(shown);
         let mut base = fixtures::disk(&[]);
         for operation in shown {
             let key = &operation.key;
@@ -95,7 +95,7 @@ impl Scene {
                                 former: former.into(),
                             }));
                         }
-                        self.feed.apply(&operations, |_| true);
+                        self.feed.apply(&operations);
                         signed.extend(operations.iter().cloned());
                         inputs.push(Input::Authored(operations));
                     }
@@ -111,7 +111,7 @@ impl Scene {
     fn arrives(&mut self, operation: &Arc<Operation>, over: &[u64]) {
         let base = over.iter().map(|seq| dot(*seq)).collect();
         let operation = Arc::new(Operation { base, ..Operation::clone(operation) });
-        self.feed.apply(std::slice::from_ref(&operation), |_| true);
+        self.feed.apply(std::slice::from_ref(&operation));
         self.disk.compare(&self.feed, [operation.key.clone()]);
     }
 

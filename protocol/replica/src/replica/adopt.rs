@@ -97,7 +97,7 @@ impl Replica {
         let tail = self.tail(object, choice.device);
         let meant = self.with_tail(object, &tail);
         let view = meant.view();
-        let seen = self.seen_by(object, &tail);
+        let seen = Self::seen_by(&tail);
         let replaced: BTreeSet<Dot> = seen.values().flatten().copied().collect();
         let mut putting = Putting::new(base, &meant, have);
         let mut adoption = Adoption::default();
@@ -148,19 +148,19 @@ impl Replica {
     fn with_tail(&self, object: ObjectId, tail: &[Arc<Operation>]) -> FeedMap {
         let mut map = self.folder(object).map(|folder| folder.feed().clone()).unwrap_or_default();
         for operation in tail {
-            map.apply(std::slice::from_ref(operation), |dot| self.knew(object, operation, dot));
+            map.apply(std::slice::from_ref(operation));
         }
         map
     }
 
     /// For each operation of the tail the operations at its key that its author replaced, whether he did so with this
     /// one or with another of the tail before it.
-    fn seen_by(&self, object: ObjectId, tail: &[Arc<Operation>]) -> BTreeMap<Dot, BTreeSet<Dot>> {
+    fn seen_by(tail: &[Arc<Operation>]) -> BTreeMap<Dot, BTreeSet<Dot>> {
         let mut seen: BTreeMap<Dot, BTreeSet<Dot>> = BTreeMap::new();
         let of_tail: BTreeMap<Dot, &Arc<Operation>> = tail.iter().map(|operation| (operation.dot, operation)).collect();
         for operation in tail {
             let mut before = BTreeSet::new();
-            for dot in operation.base.iter().filter(|dot| self.knew(object, operation, dot)) {
+            for dot in &operation.base {
                 match of_tail.get(dot) {
                     Some(other) if other.key != operation.key => continue,
                     Some(_) => before.extend(seen.get(dot).into_iter().flatten().copied()),
@@ -171,13 +171,6 @@ impl Replica {
             seen.insert(operation.dot, before);
         }
         seen
-    }
-
-    /// Whether the record of an operation builds on the one of a dot.
-    fn knew(&self, object: ObjectId, operation: &Operation, dot: &Dot) -> bool {
-        let chains = self.objects.get(&object).map(|state| state.intake.chains());
-        let context = chains.and_then(|chains| chains.context_of(&operation.dot.record));
-        context.is_some_and(|context| context.contains_key(&dot.record))
     }
 }
 

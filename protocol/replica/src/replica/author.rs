@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use meshwork_protocol::{
     control::Act,
-    id::{ObjectId, OpId, RecordId, RecordKey},
+    id::{ChainId, Incarnation, ObjectId, OpId},
     key::Signed,
     limits,
-    object::{Draft, Record, RecordKind},
+    object::{Dep, Draft, Record, RecordKind, Verified},
 };
 use rand_core::CryptoRng;
 use serde_bytes::ByteBuf;
@@ -44,8 +44,9 @@ impl Replica {
         let mut signed = Vec::new();
         let last = texts.len().saturating_sub(1);
         for (number, text) in texts.iter().enumerate() {
-            let (record, height) = self.author_record(rng, object, RecordKind::Feed, text, number < last)?;
-            signed.extend(decode(text, record, height)?.into_iter().map(Arc::new));
+            let record = self.author_record(rng, object, RecordKind::Feed, text, number < last)?;
+            let operations = decode(text, record.id().key(), record.header().height)?;
+            signed.extend(operations.into_iter().map(Arc::new));
         }
         Ok(signed)
     }
@@ -94,7 +95,7 @@ impl Replica {
         kind: RecordKind,
         text: &[u8],
         more: bool,
-    ) -> Result<(RecordKey, u64), AuthorError> {
+    ) -> Result<Verified, AuthorError> {
         if self.store_failed {
             return Err(AuthorError::StoreFailed);
         }
@@ -120,22 +121,35 @@ impl Replica {
         self.author_act(object, act)
     }
 
+    /// Appends a record to the own chain of an object.
     pub(super) fn append(
         &mut self,
         rng: &mut impl CryptoRng,
         object: ObjectId,
+        written: (RecordKind, &[u8], bool),
+        deps: Vec<Dep>,
+    ) -> Result<Verified, AuthorError> {
+        let incarnation = self.own_incarnation(object);
+        self.append_in(rng, object, incarnation, written, deps)
+    }
+
+    /// Appends a record to a chain of this device.
+    pub(super) fn append_in(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        incarnation: Incarnation,
         (kind, text, more): (RecordKind, &[u8], bool),
-        deps: Vec<RecordId>,
-    ) -> Result<(RecordKey, u64), AuthorError> {
+        deps: Vec<Dep>,
+    ) -> Result<Verified, AuthorError> {
         let device = self.device.device_id();
         let epoch = self.control.write_epoch(object, &self.keyring).ok_or(AuthorError::NoEpoch)?;
         let (object_grant, device_grant) = self.control.grants(object, device).ok_or(AuthorError::NotMember)?;
         let control = self.control_frontier(object);
-        let own = self.own_chain(object);
+        let own = ChainId::of(&device, &object, &incarnation);
         let chains = self.object(object)?.intake.chains();
         let (seq, prev) = chains.head(&own);
         let height = chains.next_height(&prev, &deps);
-        let incarnation = self.own_incarnation(object);
         let draft = Draft {
             object,
             kind,
@@ -158,8 +172,10 @@ impl Replica {
         }
         let (chain, seq, id) = (record.chain(), seq + 1, record.id());
         state.note_written(chain, seq);
-        self.signed.push(Stored::Record { object, chain, seq, id, own: true, bytes: record.into_bytes() });
-        Ok((id.key(), height))
+        state.note_ledger(device, &record, text);
+        self.checkpoints_due.insert(object);
+        self.signed.push(Stored::Record { object, chain, seq, id, own: true, bytes: record.bytes().to_vec() });
+        Ok(record)
     }
 
     /// The newest control statements known, as a record names them.

@@ -106,6 +106,13 @@ pub enum Output {
         /// Whether the peer asked.
         answer: bool,
     },
+    /// The store needs what it holds of a chain no more.
+    Forget {
+        /// Which object.
+        object: ObjectId,
+        /// Which chain.
+        chain: ChainId,
+    },
     /// Read these records again, in this order; answer with [`Input::Reread`].
     Reread {
         /// Which object.
@@ -181,6 +188,17 @@ pub enum Stored {
         own: bool,
         /// Its bytes.
         bytes: Vec<u8>,
+    },
+    /// A chain was let go of.
+    Retired {
+        /// Which object.
+        object: ObjectId,
+        /// Which chain.
+        chain: ChainId,
+        /// Whose it was.
+        device: DeviceId,
+        /// The chain that begins with the checkpoint that has taken its place.
+        by: ChainId,
     },
 }
 

@@ -127,6 +127,7 @@ impl Replica {
         if heads.is_empty() || !self.may_write(object) {
             return;
         }
+        let heads = state.intake.chains().deps(&heads);
         for deps in heads.chunks(limits::RECORD_DEPS) {
             let joined = self
                 .ensure_epoch(rng, object)

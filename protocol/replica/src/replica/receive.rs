@@ -6,16 +6,17 @@ use meshwork_protocol::{
     control::{Act, ControlError, Inserted},
     id::{DeviceId, MeshId, ObjectId, OpId},
     key::{Kind, Signed},
-    object::{Fit, RecordKind, Verified},
+    limits,
+    object::{Fit, Range, RecordKind, Verified},
     time::Timestamp,
-    wire::sync::{self as frames, Frame},
+    wire::sync::{self as frames, Frame, Retirement},
 };
 use rand_core::CryptoRng;
 use serde_bytes::ByteBuf;
 
 use super::{Event, Object, Output, Replica, Said, Stored, judge::Bench};
 use crate::{
-    feed::{BatchError, Dot, Operation, decode},
+    feed::{BatchError, Operation, decode},
     folder,
     graph::{self, ChangeError, Graph, GraphActor, GraphEvent},
     sync::{
@@ -41,6 +42,7 @@ impl Replica {
                     sync::Output::Serve { peer, object, ranges, answer } => {
                         let places =
                             self.objects.get(&object).map(|state| sync::serve::plan(state.intake.chains(), &ranges));
+                        self.tell_retired(peer, object, &ranges, out);
                         out.push(Output::Serve { peer, object, places: places.unwrap_or_default(), answer });
                     }
                     sync::Output::SendControl { peer, object, have } => {
@@ -51,6 +53,9 @@ impl Replica {
                     }
                     sync::Output::ReceivedControl { peer, object, items } => {
                         self.receive_control(now, rng, peer, object, items, &mut inputs, out);
+                    }
+                    sync::Output::Retired { object, chains } => {
+                        self.receive_retired(now, rng, object, &chains, &mut inputs, out);
                     }
                     sync::Output::Addresses { devices } => {
                         let peers = self.peers();
@@ -70,7 +75,7 @@ impl Replica {
         let busy: BTreeSet<ObjectId> = unsaid
             .filter_map(|said| match said {
                 Said::Control { object, .. } => Some(*object),
-                Said::Record { .. } => None,
+                Said::Record { .. } | Said::Retired { .. } => None,
             })
             .collect();
         let (later, ready) =
@@ -234,6 +239,31 @@ impl Replica {
         }
     }
 
+    /// Tells a peer that asks for a checkpoint of the chains that were let go of for such.
+    fn tell_retired(&self, peer: DeviceId, object: ObjectId, ranges: &[Range], out: &mut Vec<Output>) {
+        let Some(state) = self.objects.get(&object) else { return };
+        let retired = sync::serve::retired(state.intake.chains(), ranges);
+        for chains in retired.chunks(limits::SYNC_RETIRED) {
+            out.push(Output::Send { peer, frame: Frame::Retired { object, chains: chains.to_vec() } });
+        }
+    }
+
+    fn receive_retired(
+        &mut self,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        chains: &[Retirement],
+        inputs: &mut Vec<sync::Input>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(mut state) = self.objects.remove(&object) else { return };
+        state.intake.note_retired(chains);
+        let arrivals = state.intake.retry(&self.bench());
+        self.objects.insert(object, state);
+        self.take_arrivals(now, rng, object, arrivals, inputs, out);
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the loop's own state, lent to one of its arms")]
     fn receive_record(
         &mut self,
@@ -307,6 +337,15 @@ impl Replica {
             }
             let Some((chain, seq)) = chains.shelf(&id) else { continue };
             let bytes = arrival.record.bytes().to_vec();
+            if arrival.record.begins_checkpoint() {
+                let device = arrival.record.author();
+                let gone = chains.retired().filter(|(_, by)| *by == chain).map(|(gone, by)| {
+                    (Stored::Retired { object, chain: gone, device, by }, None)
+                });
+                entries.extend(gone);
+                let gone = chains.retired().filter(|(_, by)| *by == chain).map(|(gone, _)| gone);
+                self.retired.entry(object).or_default().extend(gone);
+            }
             entries.push((Stored::Record { object, chain, seq, id, own: false, bytes }, None));
         }
         self.persist_received(entries, out);
@@ -325,14 +364,18 @@ impl Replica {
     }
 
     pub(super) fn merge_text(&mut self, object: ObjectId, record: &Verified, text: &[u8], out: &mut Vec<Output>) {
+        if let Some(state) = self.objects.get_mut(&object) {
+            state.note_ledger(self.device.device_id(), record, text);
+        }
         match RecordKind::from_code(record.header().kind) {
             Some(RecordKind::Feed) => self.merge_feed(object, record, text),
+            Some(RecordKind::Checkpoint | RecordKind::Listing) => self.merge_listing(object, record, text),
             Some(RecordKind::Graph) if object == ObjectId::from(self.mesh) => {
                 if self.objects.get(&object).is_some_and(|state| state.is_graph_line(record)) {
                     self.merge_graph(record, text, out);
                 }
             }
-            Some(RecordKind::Graph | RecordKind::Checkpoint | RecordKind::Join) | None => {}
+            Some(RecordKind::Graph | RecordKind::Join) | None => {}
         }
     }
 
@@ -347,11 +390,14 @@ impl Replica {
         if let Some(expected) = self.expected.get_mut(&object) {
             expected.pass(&operations, state.written_at(record), &state.written);
         }
+        if state.is_replaced(record) {
+            return;
+        }
         let Object { intake, folder, .. } = state;
         let (Some(folder), Some(context)) = (folder, intake.chains().context(&record.id())) else {
             return;
         };
-        folder.merge(&operations, |dot: &Dot| context.contains_key(&dot.record));
+        folder.merge(&operations, |record| context.contains_key(record));
     }
 
     fn merge_graph(&mut self, record: &Verified, text: &[u8], out: &mut Vec<Output>) {
@@ -371,7 +417,7 @@ impl Replica {
         }
     }
 
-    fn note_void(&mut self, object: ObjectId, error: &impl std::fmt::Display) {
+    pub(super) fn note_void(&mut self, object: ObjectId, error: &impl std::fmt::Display) {
         tracing::warn!(%error, object = %object.short(), "the text of a record is void");
         if let Some(state) = self.objects.get_mut(&object) {
             state.intake.note_void();

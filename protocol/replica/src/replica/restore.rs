@@ -14,10 +14,11 @@ use meshwork_protocol::{
 };
 use rand_core::CryptoRng;
 
-use super::{Object, Output, Replica, StoredBase};
+use super::{Object, Output, Replica, StoredBase, receive::operations};
 use crate::{
     feed::{Dot, Operation},
     folder::{BaseChange, DiskBase},
+    sync::receive::{Content, open},
 };
 
 /// The chains that a device has written in one object, in their order, with the newest place of each.
@@ -27,6 +28,8 @@ pub(super) type Written = Vec<(ChainId, u64)>;
 pub(super) struct Expected {
     stored: StoredBase,
     needed: BTreeSet<Dot>,
+    /// Own chains that were let go of.
+    let_go: BTreeSet<ChainId>,
     found: BTreeMap<Dot, Arc<Operation>>,
     /// Own operations that are newer than the stored base; the disk showed what they say.
     pub own_after: Vec<Arc<Operation>>,
@@ -36,7 +39,12 @@ impl Expected {
     /// Nothing has passed yet.
     pub fn new(stored: StoredBase) -> Self {
         let needed = stored.keys.iter().flat_map(|(_, dots)| dots).copied().collect();
-        Expected { stored, needed, found: BTreeMap::new(), own_after: Vec::new() }
+        Expected { stored, needed, let_go: BTreeSet::new(), found: BTreeMap::new(), own_after: Vec::new() }
+    }
+
+    /// A chain was let go of, and is not among those written any more.
+    pub fn note_let_go(&mut self, chain: ChainId) {
+        self.let_go.insert(chain);
     }
 
     /// All records pass once more.
@@ -61,8 +69,8 @@ impl Expected {
         match number(newest) {
             Some(_) if chain == newest => seq > last,
             Some(known) => number(chain).is_some_and(|number| number > known),
-            // Nothing was written in the newest chain when the base was stored.
-            None => false,
+            // The chain was let go of since, or nothing was written in it when the base was stored.
+            None => self.let_go.contains(&newest),
         }
     }
 
@@ -113,19 +121,30 @@ impl Replica {
         let Some(state) = self.objects.get_mut(&object) else {
             return tracing::warn!(object = %object.short(), "a stored record of an object that is not known");
         };
+        if own {
+            state.note_written(record.chain(), record.header().seq);
+        }
+        if state.let_go.contains(&record.chain()) {
+            return self.pass_let_go(object, &record);
+        }
         match state.intake.restore(&record) {
             Ok(Fit::Line) => {}
             Ok(Fit::Branch) => state.read_again(),
             Err(error) => return tracing::warn!(%error, "a stored record does not fit"),
-        }
-        if own {
-            state.note_written(record.chain(), record.header().seq);
         }
         if state.reread.is_some() {
             // With those that waited for their key it is read once more.
             return;
         }
         self.merge(object, &record, &mut Vec::new());
+    }
+
+    /// A record that was let go of is still in the log: the disk may show something of it.
+    fn pass_let_go(&mut self, object: ObjectId, record: &Verified) {
+        let content = open(record, self.keyring.key(object, record.header().epoch));
+        if let (Some(expected), Content::Text(text)) = (self.expected.get_mut(&object), content) {
+            expected.pass(&operations(record, &text), None, &Vec::new());
+        }
     }
 
     /// Makes room for an object whose control log is stored. The record that names it in the graph may
@@ -154,6 +173,7 @@ impl Replica {
         if let Err(error) = self.supplement(rng, &mut out) {
             tracing::warn!(%error, "keys could not be sealed to new readers");
         }
+        self.forget_again(&mut out);
         self.settle(now, rng, &mut out);
         out.push(Output::PeersChanged);
         out

@@ -5,11 +5,14 @@
 //! All this is a function of what is held. When a revocation comes late, or an endorsement does, or the key to
 //! records that others have built on, the object is read again from the store and merged anew.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use meshwork_protocol::{
     control::Claim,
-    id::{ChainId, DeviceId, ObjectId},
+    id::{ChainId, DeviceId, ObjectId, RecordKey},
     limits,
     object::{Chains, Range, RecordKind, Right, Verified},
     time::Timestamp,
@@ -22,7 +25,7 @@ use super::{
     receive::{apply_change, operations},
 };
 use crate::{
-    feed::{Dot, FeedMap, Operation},
+    feed::{Feed, Operation, Part},
     graph::Graph,
     sync::receive::{Arrival, Content, Standing, open},
 };
@@ -46,7 +49,11 @@ pub struct Quarantined {
 /// An object that is being read again.
 #[derive(Default)]
 pub(super) struct Reread {
-    feed: FeedMap,
+    feed: Feed,
+    /// Records that checkpoints have listed so far.
+    listed: BTreeSet<RecordKey>,
+    /// Chains whose place they have taken.
+    replaced: BTreeSet<ChainId>,
     graph: Graph,
     /// The records were asked for.
     asked: bool,
@@ -76,6 +83,10 @@ impl Bench<'_> {
         if chains.is_branch(chain) {
             return 0;
         }
+        self.granted(chains, chain, author).max(chains.sealed(chain))
+    }
+
+    fn granted(&self, chains: &Chains, chain: &ChainId, author: DeviceId) -> u64 {
         let mut last = chains.head(chain).0;
         for right in chains.rights(chain).iter().rev() {
             let inside = self.inside(chains, chain, author, right).min(last);
@@ -265,6 +276,11 @@ impl Replica {
             Content::Locked | Content::Void(_) if !stands => return state.quarantine(record, Vec::new()),
             Content::Locked | Content::Void(_) => return,
         };
+        state.note_ledger(self.device.device_id(), record, &text);
+        let kind = RecordKind::from_code(record.header().kind);
+        if stands && matches!(kind, Some(RecordKind::Checkpoint | RecordKind::Listing)) {
+            return self.list_again(object, record, &text);
+        }
         let operations = operations(record, &text);
         if let Some(expected) = self.expected.get_mut(&object) {
             // Also what does not stand: the disk may still show it, and then it is not the user's work.
@@ -273,15 +289,42 @@ impl Replica {
         if !stands {
             return state.quarantine(record, operations);
         }
-        let kind = RecordKind::from_code(record.header().kind);
         let is_graph = kind == Some(RecordKind::Graph) && state.is_graph_line(record);
         let (Some(reread), Some(context)) = (&mut state.reread, state.intake.chains().context(&record.id())) else {
             return;
         };
-        reread.feed.apply(&operations, |dot: &Dot| context.contains_key(&dot.record));
+        if reread.replaced.contains(&record.chain()) {
+            return;
+        }
+        drop(reread.feed.apply(&operations, |record| context.contains_key(record)));
         if is_graph && object == ObjectId::from(self.mesh) {
             // What it names is looked up when all of it is merged.
             drop(apply_change(&mut reread.graph, record, &text));
+        }
+    }
+
+    /// Merges a record of a checkpoint of an object that is read again.
+    fn list_again(&mut self, object: ObjectId, record: &Verified, text: &[u8]) {
+        let part = match Part::decode(text, &record.author(), &object) {
+            Ok(part) => part,
+            Err(error) => return self.note_void(object, &error),
+        };
+        let Some(state) = self.objects.get_mut(&object) else { return };
+        let Some(mut reread) = state.reread.take() else { return };
+        let is_known =
+            |chains: &Chains, record: &RecordKey| chains.contains_key(record) || reread.listed.contains(record);
+        let listing = state.listing(record, part, is_known);
+        let listed = listing.as_ref().map(|listing| {
+            reread.listed.extend(listing.part.places.keys());
+            let chain = |record: &RecordKey| state.intake.chains().root(record);
+            reread.feed.list(listing.at, &listing.part, |record| listing.known.contains(record), chain)
+        });
+        if let (Some(listing), true) = (&listing, listed.as_ref().is_some_and(|listed| listed.whole.is_some())) {
+            reread.replaced.extend(listing.part.chains.keys());
+        }
+        state.reread = Some(reread);
+        if let (Some(listing), Some(listed)) = (listing, listed) {
+            self.take_listed(object, record, &listing, &listed);
         }
     }
 

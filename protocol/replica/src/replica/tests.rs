@@ -1,6 +1,7 @@
 //! What the rows of `docs/threat-model.md` about records, statements and frames promise: each sends real frames
 //! through [`Replica::handle`] and looks at the error, the counter and the state.
 
+mod checkpoints;
 mod devices;
 mod forks;
 mod frames;
@@ -35,6 +36,14 @@ use crate::{
 struct Node {
     replica: Replica,
     records: BTreeMap<(ChainId, u64), Vec<u8>>,
+    log: Vec<Stored>,
+}
+
+impl Node {
+    fn forget(&mut self, chain: ChainId) {
+        self.records.retain(|(of, _), _| *of != chain);
+        self.log.retain(|entry| !matches!(entry, Stored::Record { chain: of, .. } if *of == chain));
+    }
 }
 
 /// An admin, a device that is about to do wrong, and a third one; all hold the same.
@@ -67,7 +76,7 @@ impl Scene {
         let root = RootKey::from_seed(&[7; 64], 0);
         let admin = identity(1, MeshId([0; 32]));
         let (mesh, welcome) = create_mesh(&mut rng, &root, &admin.device, &admin.seal).unwrap();
-        let node = |number| Node { replica: Replica::new(identity(number, mesh)), records: BTreeMap::new() };
+        let node = |number| Node { replica: Replica::new(identity(number, mesh)), records: BTreeMap::new(), log: Vec::new() };
         let mut scene = Scene {
             rng,
             now: Timestamp(1_700_000_000_000_000),
@@ -139,9 +148,10 @@ impl Scene {
             match output {
                 Output::Persist { ticket, entries } => {
                     for entry in entries {
-                        if let Stored::Record { chain, seq, bytes, .. } = entry {
-                            self.nodes[node].records.insert((chain, seq), bytes);
+                        if let Stored::Record { chain, seq, bytes, .. } = &entry {
+                            self.nodes[node].records.insert((*chain, *seq), bytes.clone());
                         }
+                        self.nodes[node].log.push(entry);
                     }
                     events.extend(self.input(node, Input::Persisted { ticket, durable: true }));
                 }
@@ -163,6 +173,7 @@ impl Scene {
                     let outcomes = files.iter().map(|file| (file.content, Outcome::Gone)).collect();
                     events.extend(self.input(node, Input::Fetched { ticket, outcomes }));
                 }
+                Output::Forget { chain, .. } => self.nodes[node].forget(chain),
                 Output::Event(event) => events.push(event),
                 _ => {}
             }

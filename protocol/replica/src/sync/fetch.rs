@@ -139,7 +139,9 @@ impl Sync {
         let Some(local) = self.objects.get_mut(&object) else {
             return;
         };
-        local.taken.raise(chain, seq, id);
+        if !local.retired.contains(&chain) {
+            local.taken.raise(chain, seq, id);
+        }
         match &mut local.fetch {
             Some(fetch) if fetch.from.contains_key(&chain) => fetch.progress = now,
             None if local.retry.is_some() => self.plan(now, object),
@@ -201,7 +203,7 @@ fn lacking(local: &Local, view: &View, now: Timestamp) -> (Vec<Range>, Option<Ti
     let mut retry: Option<Timestamp> = None;
     for (chain, seq) in &view.claims {
         let (mine, id) = local.taken.0.get(chain).copied().unwrap_or((0, RecordId::NONE));
-        if *seq <= mine {
+        if *seq <= mine || local.retired.contains(chain) {
             continue;
         }
         if let Some(pause) = view.pauses.get(chain).filter(|pause| pause.at == mine && now < pause.until) {
@@ -210,7 +212,8 @@ fn lacking(local: &Local, view: &View, now: Timestamp) -> (Vec<Range>, Option<Ti
             ranges.push(Range { chain: *chain, first: mine + 1, last: *seq, after: id.prefix() });
         }
     }
-    for (chain, probe) in view.probes.iter().filter(|(_, probe)| !probe.asked) {
+    let open = view.probes.iter().filter(|(chain, probe)| !probe.asked && !local.retired.contains(*chain));
+    for (chain, probe) in open {
         let Some((first, last)) = probe.range() else { continue };
         ranges.retain(|range| range.chain != *chain);
         if now < probe.until {

@@ -5,7 +5,7 @@ use meshwork_protocol::{
     limits,
     object::Range,
     time::Timestamp,
-    wire::sync::{self, Frame, ObjectState, Reason, VectorEntry},
+    wire::sync::{self, Frame, ObjectState, Reason, Retirement, VectorEntry},
 };
 use serde_bytes::ByteBuf;
 
@@ -39,6 +39,7 @@ impl Sync {
             Frame::Announce { object, entries } => self.announced(now, peer, object, &entries),
             Frame::Want { object, ranges } => self.wanted(peer, object, ranges),
             Frame::Records { object, records } => self.records(peer, object, records),
+            Frame::Retired { object, chains } => self.retired(peer, object, chains),
             Frame::Served { object } => self.served(now, peer, object),
             Frame::Addresses { devices } => self.outputs.push(Output::Addresses { devices }),
             Frame::KeepAlive {} | Frame::Bye { .. } => {}
@@ -189,6 +190,14 @@ impl Sync {
         }
         let received = records.into_iter().map(|record| Output::Received { peer, object, record: record.into_vec() });
         self.outputs.extend(received);
+    }
+
+    fn retired(&mut self, peer: DeviceId, object: ObjectId, chains: Vec<Retirement>) {
+        if self.whole(&peer, &object).is_none() {
+            self.counters.not_allowed += 1;
+            return;
+        }
+        self.outputs.push(Output::Retired { object, chains });
     }
 
     fn control_wanted(&mut self, now: Timestamp, peer: DeviceId, object: ObjectId, have: Vec<OpId>) {

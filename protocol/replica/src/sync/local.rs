@@ -20,6 +20,8 @@ pub(super) struct Local {
     pub(super) held: Vector,
     /// What is admitted, persisted or not: what need not be asked for.
     pub(super) taken: Vector,
+    /// Chains that were let go of here.
+    pub(super) retired: BTreeSet<ChainId>,
     pub(super) heads: Vec<OpId>,
     pub(super) control: ShortDigest,
     vector: ShortDigest,
@@ -43,10 +45,28 @@ pub(super) struct Fetch {
 }
 
 impl Local {
-    pub(super) fn new(object: ObjectId, held: Vector, heads: Vec<OpId>) -> Self {
+    pub(super) fn new(object: ObjectId, held: Vector, retired: BTreeSet<ChainId>, heads: Vec<OpId>) -> Self {
         let vector = sync::short(held.digest(&object));
         let control = sync::short(sync::control_digest(&object, &heads));
-        Local { object, taken: held.clone(), held, heads, control, vector, fetch: None, retry: None, hungry: false }
+        Local {
+            object,
+            taken: held.clone(),
+            held,
+            retired,
+            heads,
+            control,
+            vector,
+            fetch: None,
+            retry: None,
+            hungry: false,
+        }
+    }
+
+    pub(super) fn retire(&mut self, chains: &BTreeSet<ChainId>) {
+        self.held.0.retain(|chain, _| !chains.contains(chain));
+        self.taken.0.retain(|chain, _| !chains.contains(chain));
+        self.retired.extend(chains);
+        self.held_changed();
     }
 
     pub(super) fn state(&self, scope: Scope) -> ObjectState {

@@ -213,6 +213,16 @@ impl View {
         }
     }
 
+    /// Forgets what is known of chains.
+    pub(super) fn forget(&mut self, chains: &BTreeSet<ChainId>) {
+        for places in [&mut self.claims, &mut self.pushed, &mut self.told] {
+            places.retain(|chain, _| !chains.contains(chain));
+        }
+        self.news.retain(|chain| !chains.contains(chain));
+        self.pauses.retain(|chain, _| !chains.contains(chain));
+        self.probes.retain(|chain, _| !chains.contains(chain));
+    }
+
     pub(super) fn claim(&self, chain: &ChainId) -> u64 {
         self.claims.get(chain).copied().unwrap_or(0)
     }

@@ -42,7 +42,7 @@ impl Sync {
             return;
         };
         let mut own: BTreeMap<ChainId, (u64, u64)> = BTreeMap::new();
-        for record in records {
+        for record in records.iter().filter(|record| !local.retired.contains(&record.chain)) {
             local.held.raise(record.chain, record.seq, record.id);
             local.taken.raise(record.chain, record.seq, record.id);
             if record.own {

@@ -4,10 +4,14 @@
 mod admit;
 mod error;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use meshwork_protocol::{
-    id::{ChainId, DeviceId, EpochId, ObjectId, OpId, RecordId},
+    id::{ChainId, DeviceId, EpochId, ObjectId, OpId, RecordId, RecordKey},
+    limits,
     object::{ChainError, Chains, Fit, Header, Need, OpenError, Pending, Record, RecordError, Verified},
     seal::EpochKey,
+    wire::sync::Retirement,
 };
 use zeroize::Zeroizing;
 
@@ -135,6 +139,41 @@ impl Intake {
     /// Admits a record that this node wrote, or had admitted and stored before.
     pub fn restore(&mut self, record: &Verified) -> Result<Fit, ChainError> {
         self.chains.accept(record)
+    }
+
+    /// Notes chains that others, or the store, have let go of: [`Chains::promise`]. Beyond [`limits::RETIRED`] none is
+    /// noted any more.
+    pub fn note_retired(&mut self, chains: &[Retirement]) {
+        for Retirement { chain, device, by } in chains {
+            if self.chains.let_go_count() < limits::RETIRED {
+                self.chains.promise(*chain, *device, *by);
+            }
+        }
+    }
+
+    /// Tries once more to admit what waits: chains were let go of.
+    pub fn retry(&mut self, judge: &impl Judge) -> Vec<Arrival> {
+        let mut arrivals = Vec::new();
+        for record in self.pending.drain() {
+            arrivals.extend(self.admit_all(judge, record).0);
+        }
+        arrivals
+    }
+
+    /// Lets go of chains for the checkpoint with which another begins: [`Chains::retire`].
+    pub fn retire(&mut self, chains: &BTreeSet<ChainId>, by: &ChainId, last: u64) {
+        self.chains.retire(chains, by, last);
+    }
+
+    /// Notes the records that a part of a checkpoint lists; gives those that are somewhere else.
+    pub fn note_listed(&mut self, places: &BTreeMap<RecordKey, (ChainId, u64)>) -> BTreeSet<RecordKey> {
+        let elsewhere = places.iter().filter(|(record, (of, seq))| !self.chains.note_listed(**record, *of, *seq));
+        elsewhere.map(|(record, _)| *record).collect()
+    }
+
+    /// Forgets the records of chains that are not held and are listed no more.
+    pub fn forget_listed(&mut self, chains: &BTreeSet<ChainId>, listed: &BTreeSet<RecordKey>) {
+        self.chains.forget_listed(chains, |record| listed.contains(record));
     }
 
     /// Takes the bytes that `from` sent as a record of this object.

@@ -6,7 +6,7 @@ use meshwork_protocol::{
     id::{ChainId, ObjectId, RecordId},
     limits,
     object::{Chains, Range},
-    wire::sync::{self, Frame},
+    wire::sync::{self, Frame, Retirement},
 };
 
 /// The frames of one [`super::Output::Serve`].
@@ -16,6 +16,17 @@ pub struct Serving {
     pub frames: Vec<Frame>,
     /// For [`super::Input::Sent`].
     pub through: Vec<(ChainId, u64)>,
+}
+
+/// The chains that were let go of here, of which those who ask for these ranges may still wait for something: all, where
+/// they ask for the beginning of one that has taken the place of others.
+pub fn retired(chains: &Chains, ranges: &[Range]) -> Vec<Retirement> {
+    let begins = |range: &Range| range.first == 1 && chains.sealed(&range.chain) > 0;
+    if !ranges.iter().any(begins) {
+        return Vec::new();
+    }
+    let retirement = |(chain, by)| Some(Retirement { chain, device: chains.author(&by)?, by });
+    chains.retired().filter_map(retirement).collect()
 }
 
 /// The records of `ranges` that one answer has room for, lowest height first: at most

@@ -294,7 +294,7 @@ fn an_object_added_later_is_compared_then() {
     world.connect(ids[0], ids[1]);
     world.settle();
     assert!(!world.is_level());
-    world.input(ids[1], Input::ObjectAdded { object: OBJECT, vector, control });
+    world.input(ids[1], Input::ObjectAdded { object: OBJECT, vector, retired: BTreeSet::new(), control });
     world.settle();
     assert!(world.is_level());
 }

@@ -50,7 +50,7 @@ impl ChainId {
 impl Chains {
     /// Branches of all chains.
     pub fn branches(&self) -> impl Iterator<Item = ChainId> + '_ {
-        self.chains.iter().filter(|chain| chain.branch.is_some()).map(|chain| chain.id)
+        self.chains.iter().filter(|chain| chain.branch.is_some() && !chain.records.is_empty()).map(|chain| chain.id)
     }
 
     /// Whether a chain is a branch. Of a branch nothing stands by its own right.
@@ -145,9 +145,11 @@ impl Chains {
         let new = Chain {
             id: ChainId::of_branch(first),
             author: stem.author,
+            incarnation: stem.incarnation,
             root: stem.root,
             branch: Some(branch),
             branches: Vec::new(),
+            sealed: 0,
             records: Vec::new(),
             rights: Vec::new(),
         };
@@ -173,7 +175,7 @@ impl Chains {
         let records = stem.records.split_off(keep);
         let branches = std::mem::take(&mut stem.branches);
         let rights = stem.split_rights(at.base);
-        let Chain { id, author, root, .. } = *stem;
+        let Chain { id, author, incarnation, root, .. } = *stem;
         let first = records.first().and_then(|slot| self.records.get(*slot as usize)).map(|entry| entry.id);
         let first = first.unwrap_or(RecordId::NONE);
         for record in &records {
@@ -182,9 +184,11 @@ impl Chains {
         let new = Chain {
             id: ChainId::of_branch(&first),
             author,
+            incarnation,
             root,
             branch: Some(at),
             branches: branches.clone(),
+            sealed: 0,
             records: records.clone(),
             rights,
         };

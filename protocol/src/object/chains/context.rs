@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Chain, Chains, Entry};
+use super::{Chain, Chains, Dep, Entry};
 use crate::id::{ChainId, RecordId, RecordKey};
 
 /// Everything reachable from one record through predecessors and dependencies, the record itself not
@@ -19,9 +19,12 @@ impl Context<'_> {
         self.chains.at(chain, seq).is_some() && seq <= self.seq(chain)
     }
 
-    /// Whether a record is in the context.
+    /// Whether a record is in the context, as far as that is known of one that was let go of.
     pub fn contains_key(&self, record: &RecordKey) -> bool {
-        self.chains.entry_of(record).is_some_and(|entry| entry.seq <= self.of_slot(entry.chain))
+        match self.chains.entry_of(record) {
+            Some(entry) => entry.seq <= self.of_slot(entry.chain),
+            None => self.chains.successor(record).is_some_and(|by| self.seq(&by) > 0),
+        }
     }
 
     /// How much of a chain is in the context: its places 1 to this number.
@@ -64,13 +67,14 @@ impl Chains {
 
     /// The context of a new record of the chain at `own`: its predecessor's itself where the
     /// dependencies add nothing to it.
-    pub(super) fn merged_context(&self, own: u32, prev: &RecordId, deps: &[RecordId]) -> Arc<[(u32, u64)]> {
+    pub(super) fn merged_context(&self, own: u32, prev: &RecordId, deps: &[Dep]) -> Arc<[(u32, u64)]> {
         let before = self.entry(prev);
         let base = before.map_or_else(|| self.no_context.clone(), |entry| entry.context.clone());
         // The first of a branch builds on its stem as on another chain.
         let stem = before.filter(|before| before.chain != own).map(|before| (before.chain, before.seq));
         let mut merged = stem.map(|stem| raised(&base, stem));
-        for dep in deps.iter().filter_map(|dep| self.entry(dep)) {
+        // What one that was let go of built on is in the context of the checkpoint, which names it all.
+        for dep in deps.iter().filter_map(|dep| self.entry(&dep.id)) {
             let known: &[(u32, u64)] = merged.as_deref().unwrap_or(&base);
             if dep.chain == own || covered(known, dep.chain) >= dep.seq {
                 continue;

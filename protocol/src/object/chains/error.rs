@@ -38,6 +38,17 @@ pub enum ChainError {
         /// The record that it names as its predecessor.
         named: RecordId,
     },
+    /// Never: it names a record that it builds on at another place than that has.
+    #[error("names a record that it builds on at a place where that is not")]
+    BadDep(RecordId),
+    /// No more: a checkpoint of its author has taken the place of the chain.
+    #[error("place {seq} of a chain whose place a checkpoint has taken")]
+    Retired {
+        /// The chain.
+        chain: ChainId,
+        /// Place of the record.
+        seq: u64,
+    },
     /// Never: its height is not one more than the largest below it.
     #[error("height {stated} above records of height {below}")]
     BadHeight {

@@ -9,7 +9,7 @@ use super::{Chain, Chains};
 use crate::{
     id::{ChainId, RecordId},
     limits,
-    object::Prefix,
+    object::{Dep, Prefix},
 };
 
 /// Places `first` to `last` of one chain, wanted by a replica that holds all before `first`.
@@ -32,15 +32,15 @@ crate::wire_struct!(Range { chain, first, last, after });
 pub struct NextDeps {
     /// Dependencies of join records to be written first, in this order: there are more heads than one
     /// record may name.
-    pub joins: Vec<Vec<RecordId>>,
+    pub joins: Vec<Vec<Dep>>,
     /// Dependencies of the record itself.
-    pub deps: Vec<RecordId>,
+    pub deps: Vec<Dep>,
 }
 
 impl Chains {
     /// The height of a record with this predecessor (none: all zero) and these dependencies.
-    pub fn next_height(&self, prev: &RecordId, deps: &[RecordId]) -> u64 {
-        1 + deps.iter().chain([prev]).filter_map(|id| self.height(id)).max().unwrap_or(0)
+    pub fn next_height(&self, prev: &RecordId, deps: &[Dep]) -> u64 {
+        deps.iter().map(|dep| &dep.id).chain([prev]).filter_map(|id| self.height(id)).max().unwrap_or(0).saturating_add(1)
     }
 
     /// What the next record of the chain `own` names as dependencies: the newest records of other
@@ -53,11 +53,18 @@ impl Chains {
         let mut rest = open.as_slice();
         while let Some((batch, more)) = rest.split_at_checked(limits::RECORD_DEPS).filter(|(_, more)| !more.is_empty())
         {
-            next.joins.push(sorted(batch));
+            next.joins.push(self.deps(batch));
             rest = more;
         }
-        next.deps = sorted(rest);
+        next.deps = self.deps(rest);
         next
+    }
+
+    /// How these records are named as dependencies, in order.
+    pub fn deps(&self, ids: &[RecordId]) -> Vec<Dep> {
+        let mut deps: Vec<Dep> = ids.iter().filter_map(|id| self.dep(id)).collect();
+        deps.sort_unstable();
+        deps
     }
 
     fn open_tips(&self, own: &ChainId) -> Vec<RecordId> {
@@ -128,10 +135,4 @@ impl Chains {
             self.record_at(&chain, seq)
         })
     }
-}
-
-fn sorted(ids: &[RecordId]) -> Vec<RecordId> {
-    let mut ids = ids.to_vec();
-    ids.sort_unstable();
-    ids
 }

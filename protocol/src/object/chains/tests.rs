@@ -1,3 +1,5 @@
+mod retire;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -20,7 +22,7 @@ fn chain(n: u8) -> ChainId {
     ChainId::of(&device(n), &OBJECT, &Incarnation([0; 8]))
 }
 
-fn header(seq: u64, prev: RecordId, mut deps: Vec<RecordId>, height: u64) -> Header {
+fn header(seq: u64, prev: RecordId, mut deps: Vec<Dep>, height: u64) -> Header {
     deps.sort();
     Header {
         object: OBJECT,
@@ -40,6 +42,15 @@ fn header(seq: u64, prev: RecordId, mut deps: Vec<RecordId>, height: u64) -> Hea
     }
 }
 
+fn named(record: &Verified) -> Dep {
+    Dep { chain: record.chain(), seq: record.header().seq, id: record.id() }
+}
+
+/// What a record names.
+fn below(header: &Header) -> impl Iterator<Item = RecordId> + '_ {
+    header.deps.iter().map(|dep| dep.id).chain([header.prev])
+}
+
 /// The next record of device `n` in `chains`, building on everything there.
 fn next(chains: &Chains, n: u8) -> Verified {
     let deps = chains.deps_for_next(&chain(n), |_| u64::MAX);
@@ -47,7 +58,7 @@ fn next(chains: &Chains, n: u8) -> Verified {
     on(chains, n, deps.deps)
 }
 
-fn on(chains: &Chains, n: u8, deps: Vec<RecordId>) -> Verified {
+fn on(chains: &Chains, n: u8, deps: Vec<Dep>) -> Verified {
     let (seq, prev) = chains.head(&chain(n));
     let height = chains.next_height(&prev, &deps);
     Verified::unsigned(device(n), header(seq + 1, prev, deps, height))
@@ -71,9 +82,9 @@ fn each_error_has_its_case() {
     let a3 = Verified::unsigned(device(1), header(3, RecordId([9; 32]), vec![], 3));
     assert_eq!(chains.accept(&a3), Err(ChainError::Gap { have: 1, want: 3 }));
     let unknown = RecordId([9; 32]);
-    let b1 = Verified::unsigned(device(2), header(1, RecordId::NONE, vec![unknown, a1.id()], 2));
+    let b1 = Verified::unsigned(device(2), header(1, RecordId::NONE, vec![Dep { chain: chain(7), seq: 1, id: unknown }, named(&a1)], 2));
     assert_eq!(chains.accept(&b1), Err(ChainError::MissingDeps(vec![unknown])));
-    let b1 = Verified::unsigned(device(2), header(1, RecordId::NONE, vec![a1.id()], 3));
+    let b1 = Verified::unsigned(device(2), header(1, RecordId::NONE, vec![named(&a1)], 3));
     assert_eq!(chains.accept(&b1), Err(ChainError::BadHeight { stated: 3, below: 1 }));
     let other = Header { object: ObjectId([2; 32]), ..a1.header().clone() };
     assert_eq!(chains.accept(&Verified::unsigned(device(1), other)), Err(ChainError::OtherObject));
@@ -137,13 +148,13 @@ fn void_records_are_not_built_on_but_what_they_hide_is() {
     chains.accept(&b1).expect("in order");
     let a1 = on(&chains, 1, vec![]);
     chains.accept(&a1).expect("in order");
-    let a2 = on(&chains, 1, vec![b1.id()]);
+    let a2 = on(&chains, 1, vec![named(&b1)]);
     chains.accept(&a2).expect("in order");
     let cut = |c: &ChainId| if *c == chain(1) { 1 } else { u64::MAX };
-    let mut expected = vec![a1.id(), b1.id()];
+    let mut expected = vec![named(&a1), named(&b1)];
     expected.sort();
     assert_eq!(chains.deps_for_next(&chain(3), cut).deps, expected);
-    assert_eq!(chains.deps_for_next(&chain(3), |_| u64::MAX).deps, [a2.id()]);
+    assert_eq!(chains.deps_for_next(&chain(3), |_| u64::MAX).deps, [named(&a2)]);
 }
 
 #[test]
@@ -193,6 +204,7 @@ fn forked(steps: &[(u8, prop::sample::Index, Vec<prop::sample::Index>)]) -> (Cha
         let deps: BTreeSet<RecordId> =
             picks.iter().filter(|_| !records.is_empty()).map(|pick| records[pick.index(records.len())].id()).collect();
         let deps: Vec<RecordId> = deps.into_iter().filter(|dep| *dep != prev).collect();
+        let deps = chains.deps(&deps);
         let height = chains.next_height(&prev, &deps);
         let record = Verified::unsigned(
             device(*n),
@@ -207,8 +219,8 @@ fn forked(steps: &[(u8, prop::sample::Index, Vec<prop::sample::Index>)]) -> (Cha
 fn reach_of(records: &[Verified]) -> BTreeMap<RecordId, BTreeSet<RecordId>> {
     let mut reach: BTreeMap<RecordId, BTreeSet<RecordId>> = BTreeMap::new();
     for record in records {
-        let below = record.header().deps.iter().chain([&record.header().prev]).filter(|id| **id != RecordId::NONE);
-        let all = below.flat_map(|id| reach[id].iter().copied().chain([*id])).collect();
+        let below = below(record.header()).filter(|id| *id != RecordId::NONE);
+        let all = below.flat_map(|id| reach[&id].iter().copied().chain([id])).collect();
         reach.insert(record.id(), all);
     }
     reach
@@ -249,8 +261,8 @@ fn a_fork_is_told_the_same_way_whichever_side_came_first() {
     let cut = |chains: &Chains, of: &ChainId| if chains.is_branch(of) { 0 } else { u64::MAX };
     let standing = one.standing(|of| cut(&one, of));
     assert_eq!((standing[&chain(1)], standing[&left], standing[&right]), (1, 0, 0));
-    assert_eq!(one.deps_for_next(&chain(2), |of| standing[of]).deps, [a1.id()]);
-    let b1 = on(&one, 2, vec![sides[0].id()]);
+    assert_eq!(one.deps_for_next(&chain(2), |of| standing[of]).deps, [named(&a1)]);
+    let b1 = on(&one, 2, vec![named(&sides[0])]);
     one.accept(&b1).expect("held");
     let standing = one.standing(|of| cut(&one, of));
     assert_eq!((standing[&chain(1)], standing[&left], standing[&right]), (1, 2, 0));
@@ -275,9 +287,10 @@ fn written(steps: &[(u8, Vec<prop::sample::Index>)]) -> History {
             0 => BTreeSet::new(),
             len => picks.iter().map(|pick| history.records[pick.index(len)].id()).collect(),
         };
-        let record = on(&history.chains, *n, picked.into_iter().collect());
+        let picked: Vec<RecordId> = picked.into_iter().collect();
+        let record = on(&history.chains, *n, history.chains.deps(&picked));
         history.chains.accept(&record).expect("written in order");
-        let below: Vec<RecordId> = record.header().deps.iter().chain([&record.header().prev]).copied().collect();
+        let below: Vec<RecordId> = below(record.header()).collect();
         let mut reach = BTreeSet::new();
         for id in below.into_iter().filter(|id| *id != RecordId::NONE) {
             reach.insert(id);
@@ -324,8 +337,9 @@ proptest! {
                 cut.as_ref().zip(device).map_or(u64::MAX, |(cuts, n)| cuts[n as usize - 1])
             });
             let next = chains.deps_for_next(&chain(own), |c| standing.get(c).copied().unwrap_or(0));
-            let mut named: Vec<RecordId> = next.joins.concat();
-            named.extend(&next.deps);
+            let mut named: Vec<Dep> = next.joins.concat();
+            named.extend(next.deps);
+            let named: Vec<RecordId> = named.into_iter().map(|dep| dep.id).collect();
             let mut reached: BTreeSet<RecordId> = named.iter().flat_map(|id| &reach[id]).copied().collect();
             // Nothing is named that another name, or the own chain, reaches already.
             let own_head = chains.head(&chain(own)).1;

@@ -3,6 +3,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::seal::SeedRng;
 
+fn dep(n: u8) -> Dep {
+    Dep { chain: ChainId([n; 16]), seq: 1, id: RecordId([n; 32]) }
+}
+
 fn rng() -> SeedRng {
     SeedRng::new([9; 32])
 }
@@ -17,7 +21,7 @@ fn draft() -> Draft {
         control: vec![OpId([4; 32]), OpId([3; 32])],
         object_grant: OpId([5; 32]),
         device_grant: OpId([6; 32]),
-        deps: vec![RecordId([8; 32]), RecordId([7; 32])],
+        deps: vec![dep(8), dep(7)],
         height: 4,
         more: false,
     }
@@ -61,7 +65,7 @@ fn the_largest_record_fits_its_limits() {
         prev: RecordId([1; 32]),
         height: u64::MAX,
         control: ids(8).map(OpId).collect(),
-        deps: ids(16).map(RecordId).collect(),
+        deps: ids(16).map(|id| Dep { chain: ChainId([0xff; 16]), seq: u64::MAX, id: RecordId(id) }).collect(),
         ..draft()
     };
     let record = Record::create(&device, draft.clone(), &epoch, &vec![0; limits::RECORD_TEXT_MAX], &mut rng())
@@ -97,10 +101,10 @@ fn headers_are_checked_even_if_signed() {
     assert_eq!(bad(|h| h.control.clear()), HeaderError::ControlHeads);
     assert_eq!(bad(|h| h.control.reverse()), HeaderError::ControlHeads);
     assert_eq!(bad(|h| h.control = (1..10).map(|i| OpId([i; 32])).collect()), HeaderError::ControlHeads);
-    assert_eq!(bad(|h| h.deps = (1..18).map(|i| RecordId([i; 32])).collect()), HeaderError::TooManyDeps(17));
+    assert_eq!(bad(|h| h.deps = (1..18).map(dep).collect()), HeaderError::TooManyDeps(17));
     assert_eq!(bad(|h| h.deps.reverse()), HeaderError::UnsortedDeps);
-    assert_eq!(bad(|h| h.deps = vec![RecordId::NONE]), HeaderError::UnsortedDeps);
-    assert_eq!(bad(|h| h.deps = vec![RecordId([1; 32]); 2]), HeaderError::UnsortedDeps);
+    assert_eq!(bad(|h| h.deps = vec![Dep { id: RecordId::NONE, ..dep(1) }]), HeaderError::UnsortedDeps);
+    assert_eq!(bad(|h| h.deps = vec![dep(1); 2]), HeaderError::UnsortedDeps);
     assert_eq!(bad(|h| h.height = 0), HeaderError::Height);
     assert_eq!(resigned(|h| h.body_len += 1), Err(RecordError::BodyMismatch));
     assert_eq!(resigned(|h| h.body_hash = ByteArray::new([0; 32])), Err(RecordError::BodyMismatch));

@@ -7,7 +7,7 @@ use meshwork_protocol::{
     control::{ControlOp, Keyring, NO_OP},
     id::{ChainId, Incarnation, ObjectId, OpId, RecordId},
     key::{DeviceKey, Kind},
-    object::{Draft, Range, Record, RecordKind, Verified},
+    object::{Dep, Draft, Range, Record, RecordKind, Verified},
     seal::{SealKey, SeedRng},
     wire::sync::{Frame, ObjectState, VectorEntry},
 };
@@ -171,9 +171,10 @@ impl Hostile {
 
     fn record(&mut self, program: &mut Program<'_>, mesh: &Mesh, object: ObjectId) -> Option<Vec<u8>> {
         let control = mesh.sides[0].replica.control();
-        let kinds = [RecordKind::Feed, RecordKind::Graph, RecordKind::Join, RecordKind::Checkpoint];
+        let kinds =
+            [RecordKind::Feed, RecordKind::Graph, RecordKind::Join, RecordKind::Checkpoint, RecordKind::Listing];
         let proper = if object == mesh.folder { RecordKind::Feed } else { RecordKind::Graph };
-        let kind = if program.once_in(8) { kinds[program.below(4)] } else { proper };
+        let kind = if program.once_in(8) { kinds[program.below(5)] } else { proper };
         let text = self.text(program, mesh, object, kind);
         let (seq, prev, below) = self.own.get(&object).copied().unwrap_or((0, RecordId::NONE, 0));
         let (deps, height) = dependencies(program, mesh, object, below);
@@ -211,7 +212,7 @@ impl Hostile {
 }
 
 /// Records that the first device holds, and the height above them.
-fn dependencies(program: &mut Program<'_>, mesh: &Mesh, object: ObjectId, below: u64) -> (Vec<RecordId>, u64) {
+fn dependencies(program: &mut Program<'_>, mesh: &Mesh, object: ObjectId, below: u64) -> (Vec<Dep>, u64) {
     let stored = mesh.sides[0].kept.log.iter().filter_map(|stored| match stored {
         Stored::Record { object: of, bytes, .. } if *of == object => Some(bytes.clone()),
         _ => None,
@@ -222,7 +223,7 @@ fn dependencies(program: &mut Program<'_>, mesh: &Mesh, object: ObjectId, below:
         let named = program.pick(&held).and_then(|bytes| Verified::trusted(bytes.clone()).ok());
         if let Some(record) = named {
             largest = largest.max(record.header().height);
-            deps.push(record.id());
+            deps.push(Dep { chain: record.chain(), seq: record.header().seq, id: record.id() });
         }
     }
     (deps, largest + 1)

@@ -96,6 +96,7 @@ impl Mesh {
                 at.written.push_back((peer, object, answer, packed.through));
             }
             Output::Reread { object, places } => at.rereads.push_back((object, places)),
+            Output::Forget { chain, .. } => at.kept.forget(chain),
             Output::Disconnect { peer, .. } if peer == other => self.cut = true,
             Output::Disconnect { .. } => self.third_up = false,
             Output::List(_, paths) => at.begin(Job::List(paths)),
@@ -191,6 +192,14 @@ impl Mesh {
         let mut bytes = self.sent[at].clone();
         alter(&mut bytes);
         self.frame(side, 1 - side, bytes);
+    }
+
+    /// A device writes a checkpoint.
+    pub fn checkpoint(&mut self, side: usize) {
+        let (folder, at) = (self.folder, &mut self.sides[side]);
+        // It may have no right, or no key.
+        let outputs = at.replica.checkpoint(&mut at.kept.rng, folder).unwrap_or_default();
+        self.carry_out(side, outputs);
     }
 
     pub fn tick(&mut self) {

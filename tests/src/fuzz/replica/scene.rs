@@ -87,7 +87,7 @@ fn keys_of_third(mesh: MeshId, welcome: Vec<Signed>) -> Vec<u8> {
     });
     let items = entries.into_iter().flatten().flat_map(|entry| match entry {
         Stored::Control { items, .. } => items,
-        Stored::Record { .. } => Vec::new(),
+        Stored::Record { .. } | Stored::Retired { .. } => Vec::new(),
     });
     Frame::ControlItems { object: mesh.into(), items: items.collect(), done: false }.encode()
 }

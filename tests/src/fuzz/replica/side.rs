@@ -54,6 +54,14 @@ pub(super) struct Kept {
     pub mapped: bool,
 }
 
+impl Kept {
+    /// Lets go of a chain.
+    pub fn forget(&mut self, chain: ChainId) {
+        self.records.retain(|(of, _), _| *of != chain);
+        self.log.retain(|stored| !matches!(stored, Stored::Record { chain: of, .. } if *of == chain));
+    }
+}
+
 /// A device.
 pub(super) struct Side {
     pub kept: Kept,
@@ -96,9 +104,15 @@ impl Side {
             replica.expect_base(folder, kept.rows.stored());
         }
         for stored in &kept.log {
+            if let Stored::Retired { object, chain, device, by } = stored {
+                replica.restore_retired(*object, *chain, *device, *by);
+            }
+        }
+        for stored in &kept.log {
             match stored {
                 Stored::Control { items, .. } => items.iter().for_each(|item| replica.restore_control(item)),
                 Stored::Record { object, bytes, own, .. } => replica.restore_record(*object, bytes.clone(), *own),
+                Stored::Retired { .. } => {}
             }
         }
         if kept.mapped {

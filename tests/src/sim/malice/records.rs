@@ -122,7 +122,8 @@ impl Malice {
 
     /// A record whose body says nothing that its kind can say.
     pub(super) fn void_body(&mut self, fate: &mut Fate) -> Option<Vec<Deed>> {
-        let kinds = [RecordKind::Graph, RecordKind::Feed, RecordKind::Checkpoint, RecordKind::Join];
+        let kinds =
+            [RecordKind::Graph, RecordKind::Feed, RecordKind::Checkpoint, RecordKind::Listing, RecordKind::Join];
         let kind = *fate.pick(&kinds)?;
         let object = if kind == RecordKind::Graph { self.mesh } else { self.folder };
         let draft = self.draft(fate, object, kind)?;

@@ -55,6 +55,7 @@ impl World {
                 let delay = self.between(1, 60);
                 self.at(delay, Event::Reread { device, life, object, places });
             }
+            Output::Forget { chain, .. } => self.forget(device, chain),
             Output::Disconnect { peer, reason } => {
                 let Some(peer) = self.index.get(&peer).copied() else {
                     return;
@@ -117,6 +118,9 @@ impl World {
 
     fn persist(&mut self, device: usize, ticket: u64, entries: Vec<Stored>) {
         for entry in &entries {
+            if let Stored::Retired { by, chain, .. } = entry {
+                self.trace.line(|| format!("              device {device} lets go of {chain} for {by}"));
+            }
             if let Stored::Record { object, chain, seq, id, own: true, .. } = entry {
                 let newest = self.devices[device].own_seq.entry(*chain).or_default();
                 let expected = *newest + 1;
@@ -221,6 +225,22 @@ impl World {
         self.devices[device].log.extend_from_slice(entries);
     }
 
+    /// The store lets go of a chain; what a backup has of it stays there.
+    fn forget(&mut self, device: usize, chain: ChainId) {
+        self.counts.add("checkpoint: chain let go of");
+        let reclaims = self.fate.once_in(2);
+        let entry = &mut self.devices[device];
+        entry.records.retain(|(of, _), _| *of != chain);
+        let saved = entry.backup.as_ref().map_or(0, |backup| backup.log);
+        if reclaims {
+            let mut number = 0;
+            entry.log.retain(|stored| {
+                number += 1;
+                number <= saved || !matches!(stored, Stored::Record { chain: of, .. } if *of == chain)
+            });
+        }
+    }
+
     fn store_rows(&mut self, device: usize, lot: &Lot) {
         if lot.bases.is_empty() {
             return;
@@ -311,15 +331,15 @@ impl World {
             self.put_back.insert(device);
             let entry = &mut self.devices[device];
             entry.log.truncate(backup.log);
-            let kept: BTreeSet<(ChainId, u64)> = entry
+            let kept: BTreeMap<(ChainId, u64), Vec<u8>> = entry
                 .log
                 .iter()
                 .filter_map(|stored| match stored {
-                    Stored::Record { chain, seq, .. } => Some((*chain, *seq)),
-                    Stored::Control { .. } => None,
+                    Stored::Record { chain, seq, bytes, .. } => Some(((*chain, *seq), bytes.clone())),
+                    Stored::Control { .. } | Stored::Retired { .. } => None,
                 })
                 .collect();
-            entry.records.retain(|place, _| kept.contains(place));
+            entry.records = kept;
             (entry.rows, entry.secrets, entry.mapped) = (vec![backup.rows], backup.secrets, backup.mapped);
         } else if self.fate.once_in(2) {
             let entry = &mut self.devices[device];
@@ -350,8 +370,14 @@ impl World {
         }
         entry.rows = vec![rows];
         let mut own_seq = BTreeMap::new();
+        for stored in &entry.log {
+            if let Stored::Retired { object, chain, device, by } = stored {
+                replica.restore_retired(*object, *chain, *device, *by);
+            }
+        }
         for (number, stored) in entry.log.iter().enumerate() {
             match stored {
+                Stored::Retired { .. } => {}
                 Stored::Control { items, .. } => items.iter().for_each(|item| replica.restore_control(item)),
                 Stored::Record { own: false, .. } if Some(number) == hole => {}
                 Stored::Record { object, chain, seq, bytes, own, .. } => {

@@ -112,6 +112,7 @@ impl World {
         }
         self.set_up_authority();
         self.set_up_sharing();
+        self.schedule_checkpoints();
         let first_fault = self.between(5_000, 8_000);
         self.at(first_fault, Event::Fault);
     }
@@ -126,6 +127,34 @@ impl World {
         }
         let end = when.max(9_000 * MS) + self.between(100, 2_000);
         self.at(end, Event::Calm);
+    }
+
+    fn schedule_checkpoints(&mut self) {
+        if self.fate.once_in(2) {
+            return;
+        }
+        for _ in 0..1 + self.fate.below(6) {
+            let (when, device) = (self.between(1_500, 12_000), self.fate.index(self.devices.len()));
+            self.at(when, Event::Checkpoint(device));
+        }
+    }
+
+    /// A device lists what of its own still lives.
+    pub(super) fn checkpoint(&mut self, device: usize) {
+        let folder = self.folder;
+        if self.is_malicious(device) || self.has_left(device) {
+            return;
+        }
+        let Device { replica: Some(replica), rng, .. } = &mut self.devices[device] else { return };
+        match replica.checkpoint(rng, folder) {
+            Ok(outputs) if outputs.is_empty() => self.counts.add("checkpoint: nothing to list"),
+            Ok(outputs) => {
+                self.counts.add("checkpoint: written");
+                self.carry_out(device, outputs);
+            }
+            // It may be out by now, or know nothing of the folder yet.
+            Err(_) => self.counts.add("checkpoint: refused"),
+        }
     }
 
     /// A device is given the control log and takes part.

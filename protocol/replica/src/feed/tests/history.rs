@@ -239,12 +239,21 @@ fn run(seed: u64, plant: Plant) -> (Judged, World) {
                 world.user(at, |tree| user.act(tree))?;
             } else if choice < user + deliver {
                 deliver_some(world, &mut random, at)?;
+            } else if random.one_in(4) {
+                let all = random.one_in(3);
+                world.checkpoint(at, all)?;
             } else {
                 let partial = settings.partial_placing;
                 world.place(at, |_| !partial || random.one_in(2));
             }
+            if random.one_in(4) {
+                let at = random.below(world.replicas.len());
+                world.judge_newcomer(at, |choices| random.below(choices))?;
+            }
         }
-        world.finish()
+        world.finish()?;
+        // The newest checkpoint of each chain, and everybody's own choice.
+        (0..world.replicas.len()).try_for_each(|at| world.judge_newcomer(at, |choices| choices - 1))
     };
     (go(&mut world), world)
 }
@@ -269,7 +278,7 @@ fn random_histories_keep_every_promise() {
     let range = std::env::var("MESHWORK_FEED_SEEDS").unwrap_or_else(|_| "0..2000".into());
     let (first, end) = range.split_once("..").expect("first..end");
     let (first, end): (u64, u64) = (first.parse().unwrap(), end.parse().unwrap());
-    let (mut records, mut operations) = (0, 0);
+    let (mut records, mut operations, mut checkpoints) = (0, 0, 0);
     for seed in first..end {
         let (judged, world) = run(seed, Plant::None);
         if let Err(verdict) = judged {
@@ -277,14 +286,16 @@ fn random_histories_keep_every_promise() {
         }
         records += world.records.len();
         operations += world.operations;
+        checkpoints += world.checkpoints;
     }
-    println!("{} histories, {records} records, {operations} operations", end - first);
+    println!("{} histories, {records} records, {operations} operations, {checkpoints} checkpoints", end - first);
+    assert!(checkpoints > 0);
 }
 
 /// The judges are worth something: each broken rule is noticed, by the judge that watches it.
 #[test]
 fn broken_rules_are_noticed() {
-    for (plant, judge, at_least) in [(Plant::ReplicaAsBase, "I6", 50), (Plant::Unsettled, "I5", 20)] {
+    for (plant, judge, at_least) in [(Plant::ReplicaAsBase, "I6", 50), (Plant::Unsettled, "I5", 20), (Plant::Unkilled, "I2", 20)] {
         let verdicts: Vec<String> = (0..400).filter_map(|seed| run(seed, plant).0.err()).collect();
         let noticed = verdicts.iter().filter(|verdict| verdict.starts_with(judge)).count();
         println!("{plant:?}: {noticed} of 400 histories fail {judge}");

@@ -50,7 +50,7 @@ fn a_folder_of_100_000_files() {
         let records = records(per_dir);
         let mut map = FeedMap::default();
         let start = Instant::now();
-        records.iter().for_each(|record| drop(map.apply(record, |_| true)));
+        records.iter().for_each(|record| map.apply(record));
         let apply = start.elapsed();
         let start = Instant::now();
         let nodes: Vec<NodeId> = map.view().nodes().collect();
@@ -101,7 +101,7 @@ fn directories_are_kept_until_one_changes() {
     let apply = |map: &mut FeedMap, batch: &[NewOperation], seq| {
         let record: Vec<_> =
             decode(&encode(batch).unwrap(), key_of(seq), seq).unwrap().into_iter().map(Arc::new).collect();
-        map.apply(&record, |_| true);
+        map.apply(&record);
     };
     apply(&mut map, &first, 1);
     // The copy keeps what was computed, so that its address is not used again.

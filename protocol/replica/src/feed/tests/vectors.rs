@@ -38,7 +38,7 @@ impl Script {
 
     /// Paths, a directory as `path/`, a file as `path=content number`.
     fn shows(&self) -> String {
-        let tree = flat(&self.0.replicas[0].map.view());
+        let tree = flat(&self.0.replicas[0].feed.map().view());
         let lines = tree.into_iter().map(|(path, shows)| {
             let path: Vec<String> = path.iter().map(ToString::to_string).collect();
             match shows {
@@ -73,7 +73,7 @@ fn t4_deleting_the_winner_does_not_rename_the_loser() {
     script.edit(0, |tree| drop(tree.remove("f")));
     script.meet();
     expect(&script, "f (conflict 00000001)=1, x=9");
-    let map = &script.0.replicas[1].map;
+    let map = script.0.replicas[1].feed.map();
     let real = map.iter().flatten().filter(|operation| operation.value.file().is_some());
     let keys: Vec<String> = real.map(|operation| operation.key.name.to_string()).collect();
     assert_eq!(keys, ["f (conflict 00000001)", "x"]);
@@ -107,10 +107,11 @@ fn t5_a_recovered_directory_stays_too() {
     let mut script = deleted_and_filled();
     // The tombstone that remembers the place goes, as an author may drop it at a checkpoint.
     for replica in &mut script.0.replicas {
-        let key = replica.map.placements_of(D).first().map(|operation| operation.key.clone());
+        let map = replica.feed.map_mut();
+        let key = map.placements_of(D).first().map(|operation| operation.key.clone());
         assert_eq!(key, None);
-        let tombstone = replica.map.former_of(D)[0].key.clone();
-        replica.map.set_key(tombstone.clone(), Vec::new());
+        let tombstone = map.former_of(D)[0].key.clone();
+        map.set_key(tombstone.clone(), Vec::new());
         replica.disk.set_key(tombstone, Vec::new());
     }
     expect(&script, "Recovered d0d0d0d0/, Recovered d0d0d0d0/x=2");
@@ -149,7 +150,7 @@ fn t7_a_directory_moved_twice_follows_the_next_move_whole() {
     script.meet();
     expect(&script, "G/");
     let placements: Vec<String> =
-        script.0.replicas[1].map.placements_of(D).iter().map(|operation| operation.key.name.to_string()).collect();
+        script.0.replicas[1].feed.map().placements_of(D).iter().map(|operation| operation.key.name.to_string()).collect();
     assert_eq!(placements, ["G"]);
 }
 

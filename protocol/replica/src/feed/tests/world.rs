@@ -5,11 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use meshwork_protocol::id::{ContentId, DirId, RecordKey};
+use meshwork_protocol::id::{ChainId, ContentId, DeviceId, DirId, Incarnation, ObjectId, RecordKey};
 
 use super::tree::{Flat, Shows, Tree, flat};
 use crate::feed::{
-    Dot, Edits, FeedMap, Key, NewOperation, Operation, Value, View, decode, diff, diff::diff_unsettled, encode,
+    At, Dot, Edits, Feed, FeedMap, Key, Killed, NewOperation, Operation, Part, Value, View, decode, diff,
+    diff::diff_unsettled, encode,
 };
 
 /// A rule that is broken on purpose, to see that the judges notice.
@@ -20,21 +21,26 @@ pub enum Plant {
     ReplicaAsBase,
     /// What depends on a touched name is left to jump.
     Unsettled,
+    /// Checkpoints do not tell what of others is dead.
+    Unkilled,
 }
 
 #[derive(Clone)]
 pub struct Record {
-    pub chain: usize,
+    pub author: usize,
+    /// How many checkpoints its author had made.
+    generation: usize,
     pub seq: u64,
     height: u64,
     context: u128,
     operations: Vec<Arc<Operation>>,
+    checkpoint: Option<Part>,
 }
 
 #[derive(Clone, Default)]
 pub struct Replica {
     pub held: u128,
-    pub map: FeedMap,
+    pub feed: Feed,
     pub disk: FeedMap,
 }
 
@@ -43,6 +49,7 @@ pub struct World {
     pub replicas: Vec<Replica>,
     pub plant: Plant,
     pub operations: usize,
+    pub checkpoints: usize,
     pub log: Vec<String>,
     /// Contents of which a user removed or replaced a copy that was shown to him.
     given_up: BTreeSet<ContentId>,
@@ -55,8 +62,9 @@ fn bits(set: u128) -> impl DoubleEndedIterator<Item = usize> {
 }
 
 /// Names that come in the order of the authors, then of the places in their chains.
-fn record_key(chain: usize, seq: u64) -> RecordKey {
-    let mut key = [u8::try_from(chain).unwrap() + 1; 16];
+fn record_key(author: usize, generation: usize, seq: u64) -> RecordKey {
+    let mut key = [u8::try_from(author).unwrap() + 1; 16];
+    key[7] = u8::try_from(generation).unwrap();
     key[8..].copy_from_slice(&seq.to_be_bytes());
     RecordKey(key)
 }
@@ -64,11 +72,11 @@ fn record_key(chain: usize, seq: u64) -> RecordKey {
 impl World {
     pub fn new(replicas: usize, plant: Plant) -> World {
         let replicas = vec![Replica::default(); replicas];
-        World { records: Vec::new(), replicas, plant, operations: 0, log: Vec::new(), given_up: BTreeSet::new() }
+        World { records: Vec::new(), replicas, plant, operations: 0, checkpoints: 0, log: Vec::new(), given_up: BTreeSet::new() }
     }
 
     fn record_of(&self, dot: &Dot) -> Option<usize> {
-        self.records.iter().position(|record| record_key(record.chain, record.seq) == dot.record)
+        self.record_at(&dot.record)
     }
 
     /// A user edits the tree on the disk of a replica. False when nothing came of it.
@@ -97,7 +105,7 @@ impl World {
         operations.sort_by_key(|operation| std::cmp::Reverse(operation.key.clone()));
         let record = self.write(author, &operations)?;
         let operations = &self.records[record].operations;
-        self.replicas[author].disk.apply(operations, |_| true);
+        self.replicas[author].disk.apply(operations);
         let got = flat(&self.replicas[author].disk.view());
         if got != want {
             return Err(format!("I5: the disk of {author}\n before {before:?}\n wants {want:?}\n gets {got:?}"));
@@ -107,7 +115,8 @@ impl World {
     }
 
     fn diff(&self, author: usize, edits: &Edits) -> Judged<Vec<NewOperation>> {
-        let Replica { map, disk, .. } = &self.replicas[author];
+        let Replica { feed, disk, .. } = &self.replicas[author];
+        let map = feed.map();
         let operations =
             if self.plant == Plant::Unsettled { diff_unsettled(disk, edits) } else { diff(disk, map, edits) };
         let mut operations = operations.map_err(|error| format!("edits refused: {error}"))?;
@@ -134,23 +143,135 @@ impl World {
 
     /// Writes one record through the form it has on the wire.
     fn write(&mut self, author: usize, operations: &[NewOperation]) -> Judged<usize> {
-        let context = self.replicas[author].held;
-        let seq = 1 + self.records.iter().filter(|record| record.chain == author).count() as u64;
-        let height = 1 + bits(context).map(|record| self.records[record].height).max().unwrap_or(0);
+        let mut record = self.next(author);
         let bytes = encode(operations).map_err(|error| format!("not written: {error}"))?;
-        let operations = decode(&bytes, record_key(author, seq), height).map_err(|error| format!("void: {error}"))?;
+        let operations = decode(&bytes, record.key(), record.height).map_err(|error| format!("void: {error}"))?;
         self.operations += operations.len();
-        let operations = operations.into_iter().map(Arc::new).collect();
-        self.records.push(Record { chain: author, seq, height, context, operations });
+        record.operations = operations.into_iter().map(Arc::new).collect();
+        self.records.push(record);
         Ok(self.records.len() - 1)
     }
 
+    /// The next record of an author, empty.
+    fn next(&self, author: usize) -> Record {
+        let context = self.replicas[author].held;
+        let own = || self.records.iter().filter(|record| record.author == author);
+        let generation = own().map(|record| record.generation).max().unwrap_or(0);
+        let seq = 1 + own().filter(|record| record.generation == generation).count() as u64;
+        let height = 1 + bits(context).map(|record| self.records[record].height).max().unwrap_or(0);
+        Record { author, generation, seq, height, context, operations: Vec::new(), checkpoint: None }
+    }
+
+    /// A replica lists what of its operations lives. With `all`, tombstones that nothing needs are listed too.
+    pub fn checkpoint(&mut self, author: usize, all: bool) -> Judged {
+        let mut record = self.next(author);
+        let old = (0..=record.generation).map(|it| (chain_id(author, it), incarnation(it))).collect();
+        (record.generation, record.seq) = (record.generation + 1, 1);
+        let of_author = |dot: &Dot| self.record_of(dot).is_some_and(|record| self.records[record].author == author);
+        let is_listed = |op: &&Arc<Operation>| {
+            of_author(&op.dot) && (all || !op.value.is_tombstone() || !op.former.is_empty())
+        };
+        let listed: Vec<_> = self.replicas[author].feed.map().iter().flatten().filter(is_listed).cloned().collect();
+        let place = |record: &RecordKey| {
+            let record = &self.records[self.record_at(record)?];
+            Some((chain_id(record.author, record.generation), record.seq))
+        };
+        let killed = if self.plant == Plant::Unkilled { Killed::new() } else { self.killed(author, record.context) };
+        let mut parts = Part::split(old, listed, killed, place);
+        let part = parts.pop().filter(|_| parts.is_empty()).ok_or("more than one part")?;
+        let read = part.encode().and_then(|bytes| Part::decode(&bytes, &device(author), &OBJECT)).map_err(|error| format!("void: {error}"))?;
+        if read != part {
+            return Err("a checkpoint does not read as it was written".into());
+        }
+        record.checkpoint = Some(read);
+        self.records.push(record);
+        self.checkpoints += 1;
+        self.log.push(format!("{author}: checkpoint {part:?}"));
+        self.receive(author, self.records.len() - 1)
+    }
+
+    /// What of others the operations of an author replaced, but for what its own author has withdrawn.
+    fn killed(&self, author: usize, held: u128) -> Killed {
+        let mut killed = Killed::new();
+        let withdrawn = self.withdrawn(held);
+        for record in bits(held).map(|record| &self.records[record]).filter(|record| record.author == author) {
+            let of_others = |dot: &&Dot| self.record_of(dot).is_some_and(|by| self.records[by].author != author);
+            let bases = record.operations.iter().map(|op| (&op.key, op.base.iter().collect::<Vec<_>>()));
+            let earlier = record.checkpoint.iter().flat_map(|part| &part.killed);
+            for (key, dots) in bases.chain(earlier.map(|(key, dots)| (key, dots.iter().collect()))) {
+                let dots = dots.into_iter().filter(of_others).filter(|dot| !withdrawn.contains(dot));
+                killed.entry(key.clone()).or_default().extend(dots.copied());
+            }
+        }
+        killed.retain(|_, dots| !dots.is_empty());
+        killed
+    }
+
+    /// The operations that checkpoints among these records do not list.
+    fn withdrawn(&self, held: u128) -> BTreeSet<Dot> {
+        let mut withdrawn = BTreeSet::new();
+        for record in bits(held).map(|record| &self.records[record]) {
+            let Some(part) = &record.checkpoint else { continue };
+            let listed: BTreeSet<Dot> = part.listed.iter().map(|operation| operation.dot).collect();
+            let is_before = |other: &&Record| other.author == record.author && other.generation < record.generation;
+            let before = self.records.iter().filter(is_before).flat_map(|other| &other.operations);
+            withdrawn.extend(before.map(|operation| operation.dot).filter(|dot| !listed.contains(dot)));
+        }
+        withdrawn
+    }
+
+    fn record_at(&self, key: &RecordKey) -> Option<usize> {
+        self.records.iter().position(|record| record.key() == *key)
+    }
+
+    fn chain_of(&self, key: &RecordKey) -> Option<ChainId> {
+        let record = &self.records[self.record_at(key)?];
+        Some(chain_id(record.author, record.generation))
+    }
+
+    /// What a newcomer makes of the records that a replica holds when the chains of some authors begin at a checkpoint: for
+    /// each author one of those that `choose` is offered.
+    pub fn judge_newcomer(&self, at: usize, mut choose: impl FnMut(usize) -> usize) -> Judged {
+        let held = self.replicas[at].held;
+        let mut floors = vec![0; self.replicas.len()];
+        for (author, floor) in floors.iter_mut().enumerate() {
+            let own = bits(held).map(|record| &self.records[record]).filter(|record| record.author == author);
+            let newest = own.filter(|record| record.checkpoint.is_some()).map(|record| record.generation).max();
+            *floor = choose(newest.unwrap_or(0) + 1);
+        }
+        let is_taken = |record: &Record| record.generation >= floors[record.author];
+        let mut taken: Vec<usize> = bits(held).filter(|record| is_taken(&self.records[*record])).collect();
+        taken.sort_by_key(|record| (self.records[*record].height, *record));
+        let mut feed = Feed::default();
+        let mut merged: BTreeSet<RecordKey> = BTreeSet::new();
+        for record in taken.into_iter().map(|record| &self.records[record]) {
+            let in_context = |key: &RecordKey| {
+                self.record_at(key).is_some_and(|it| is_taken(&self.records[it]) && record.context >> it & 1 == 1)
+            };
+            match &record.checkpoint {
+                Some(part) => {
+                    drop(feed.list(record.at(), part, |key| merged.contains(key), |key| self.chain_of(key)));
+                    merged.extend(part.places.keys());
+                }
+                None => drop(feed.apply(&record.operations, in_context)),
+            }
+            merged.insert(record.key());
+        }
+        if feed.map() != self.replicas[at].feed.map() {
+            return Err(format!("I2: a newcomer with the floors {floors:?} differs from {at}"));
+        }
+        Ok(())
+    }
+
     fn receive(&mut self, to: usize, record: usize) -> Judged {
-        let mut map = std::mem::take(&mut self.replicas[to].map);
-        let Record { context, operations, .. } = &self.records[record];
-        let in_context = |dot: &Dot| self.record_of(dot).is_some_and(|record| context >> record & 1 == 1);
-        map.apply(operations, in_context);
-        self.replicas[to].map = map;
+        let mut feed = std::mem::take(&mut self.replicas[to].feed);
+        let Record { context, operations, checkpoint, .. } = &self.records[record];
+        let in_context = |key: &RecordKey| self.record_at(key).is_some_and(|record| context >> record & 1 == 1);
+        match checkpoint {
+            Some(part) => drop(feed.list(self.records[record].at(), part, |_| true, |key| self.chain_of(key))),
+            None => drop(feed.apply(operations, in_context)),
+        }
+        self.replicas[to].feed = feed;
         self.replicas[to].held |= 1 << record;
         self.judge(to)
     }
@@ -162,8 +283,8 @@ impl World {
     }
 
     pub fn deliver(&mut self, to: usize, record: usize) -> Judged {
-        let Record { chain, seq, .. } = self.records[record];
-        self.log.push(format!("{to} gets {chain}.{seq}"));
+        let Record { author, generation, seq, .. } = self.records[record];
+        self.log.push(format!("{to} gets {author}.{generation}.{seq}"));
         self.receive(to, record)
     }
 
@@ -176,7 +297,8 @@ impl World {
 
     /// Puts what the replica holds under the chosen keys on its disk.
     pub fn place(&mut self, at: usize, mut chosen: impl FnMut(&Key) -> bool) {
-        let Replica { map, disk, .. } = &mut self.replicas[at];
+        let Replica { feed, disk, .. } = &mut self.replicas[at];
+        let map = feed.map();
         let keys: BTreeSet<Key> = map.keys().chain(disk.keys()).cloned().collect();
         for key in keys {
             if disk.at(&key) != map.at(&key) && chosen(&key) {
@@ -188,7 +310,8 @@ impl World {
     }
 
     fn judge(&self, at: usize) -> Judged {
-        let Replica { held, map, disk } = &self.replicas[at];
+        let Replica { held, feed, disk } = &self.replicas[at];
+        let map = feed.map();
         let fresh = self.by_definition(*held);
         if fresh != *map {
             return Err(format!("I1: the map of {at} is not the function of its records"));
@@ -209,9 +332,13 @@ impl World {
                 replaced.extend(operation.base.iter().filter(known).map(|dot| (*dot, &operation.key)));
             }
         }
+        for part in bits(held).filter_map(|record| self.records[record].checkpoint.as_ref()) {
+            replaced.extend(part.killed.iter().flat_map(|(key, dots)| dots.iter().map(move |dot| (*dot, key))));
+        }
+        let withdrawn = self.withdrawn(held);
         let mut live: BTreeMap<Key, Vec<Arc<Operation>>> = BTreeMap::new();
         for operation in bits(held).rev().flat_map(|record| &self.records[record].operations) {
-            if !replaced.contains(&(operation.dot, &operation.key)) {
+            if !replaced.contains(&(operation.dot, &operation.key)) && !withdrawn.contains(&operation.dot) {
                 live.entry(operation.key.clone()).or_default().push(operation.clone());
             }
         }
@@ -228,13 +355,13 @@ impl World {
                 self.sync(from, to)?;
             }
         }
-        let trees: Vec<Flat> = self.replicas.iter().map(|replica| flat(&replica.map.view())).collect();
+        let trees: Vec<Flat> = self.replicas.iter().map(|replica| flat(&replica.feed.map().view())).collect();
         if trees.windows(2).any(|pair| pair[0] != pair[1]) {
             return Err("I8: the trees differ".into());
         }
         for (at, tree) in trees.iter().enumerate() {
             self.place(at, |_| true);
-            if self.replicas[at].disk != self.replicas[at].map || flat(&self.replicas[at].disk.view()) != *tree {
+            if self.replicas[at].disk != *self.replicas[at].feed.map() || flat(&self.replicas[at].disk.view()) != *tree {
                 return Err(format!("I8: the disk of {at} differs from its map when all is placed"));
             }
         }
@@ -255,6 +382,30 @@ impl World {
         }
         Ok(())
     }
+}
+
+impl Record {
+    fn key(&self) -> RecordKey {
+        record_key(self.author, self.generation, self.seq)
+    }
+
+    fn at(&self) -> At {
+        At { chain: chain_id(self.author, self.generation), seq: self.seq, begins: true, ends: true }
+    }
+}
+
+const OBJECT: ObjectId = ObjectId([1; 32]);
+
+fn device(author: usize) -> DeviceId {
+    DeviceId([author as u8; 32])
+}
+
+fn incarnation(generation: usize) -> Incarnation {
+    Incarnation([generation as u8; 8])
+}
+
+fn chain_id(author: usize, generation: usize) -> ChainId {
+    ChainId::of(&device(author), &OBJECT, &incarnation(generation))
 }
 
 fn copies(tree: &Flat) -> BTreeMap<ContentId, usize> {

@@ -15,7 +15,7 @@ fn put(base: &DiskBase, tail: &[(Arc<Operation>, &[u64])], have: &[u8]) -> (Vec<
     let mut meant = base.map().clone();
     for (operation, seen) in tail {
         let operation = Operation { base: seen.iter().map(|seq| dot(*seq)).collect(), ..Operation::clone(operation) };
-        meant.apply(&[Arc::new(operation)], |_| true);
+        meant.apply(&[Arc::new(operation)]);
     }
     let have: BTreeSet<ContentId> = have.iter().map(|content| ContentId([*content; 32])).collect();
     let mut putting = Putting::new(base, &meant, &have);

@@ -41,8 +41,7 @@ impl Scene {
     pub(super) fn author(&mut self, node: usize, text: &[u8]) -> ChainId {
         let Scene { rng, nodes, folder, .. } = self;
         let replica = &mut nodes[node].replica;
-        let (record, _) = replica.author_record(rng, *folder, RecordKind::Feed, text, false).unwrap();
-        let chain = replica.intake(*folder).unwrap().chains().place_of(&record).unwrap().0;
+        let chain = replica.author_record(rng, *folder, RecordKind::Feed, text, false).unwrap().chain();
         let mut out = Vec::new();
         replica.persist_signed(&mut out);
         self.carry_out(node, out);

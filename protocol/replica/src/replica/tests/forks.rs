@@ -45,7 +45,7 @@ impl Scene {
         self.input(node, Input::Frame { peer, bytes: frame.encode() })
     }
 
-    fn links(&self, node: usize) -> BTreeSet<String> {
+    pub(super) fn links(&self, node: usize) -> BTreeSet<String> {
         let feed = self.nodes[node].replica.folder(self.folder).unwrap().feed();
         let files = feed.iter().flatten().filter_map(|operation| operation.value.file());
         files.map(|file| String::from_utf8_lossy(file.symlink_target().unwrap()).into_owned()).collect()
@@ -107,7 +107,7 @@ fn a_twin_that_turns_up_later_is_in_quarantine_until_somebody_builds_on_it() {
         &mut scene.rng,
         scene.folder,
         (RecordKind::Join, &[], false),
-        vec![twin.id()],
+        vec![meshwork_protocol::object::Dep { chain: twin.chain(), seq: twin.header().seq, id: twin.id() }],
     );
     built.unwrap();
     scene.nodes[OTHER].replica.judge_again(scene.folder);

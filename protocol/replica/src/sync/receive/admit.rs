@@ -46,8 +46,9 @@ impl Intake {
         let standing = if missing.is_empty() { Some(self.authority_stage(judge, &record, fit)?) } else { None };
         if early.is_some() {
             let header = record.header();
-            let below = header.deps.iter().chain([&header.prev]).filter(|id| **id != RecordId::NONE);
-            needs.extend(below.filter(|id| !self.chains.contains(id)).copied().map(Need::Record));
+            let is_lacking = |prev: &RecordId| *prev != RecordId::NONE && !self.chains.contains(prev);
+            let prev = Some(header.prev).filter(is_lacking);
+            needs.extend(self.chains.lacking(header).map(|dep| dep.id).chain(prev).map(Need::Record));
         }
         let Some(standing) = standing.filter(|_| early.is_none()) else {
             if !needs.is_empty() {
@@ -77,12 +78,15 @@ impl Intake {
             Err(ChainError::Sidestep { chain, seq }) => Ok(Err(ReceiveError::Sidestep { chain, seq })),
             Err(ChainError::MissingDeps(deps)) => Ok(Err(ReceiveError::MissingDeps(deps))),
             Err(ChainError::BadPrev { .. }) => Err(ReceiveError::BadPrev),
+            Err(ChainError::BadDep(_)) => Err(ReceiveError::BadDep),
+            Err(ChainError::Retired { .. }) => Err(ReceiveError::Retired),
             Err(ChainError::BadHeight { stated, below }) => Err(ReceiveError::BadHeight { stated, below }),
             Err(ChainError::Duplicate) => Err(ReceiveError::Duplicate),
             Err(ChainError::OtherObject) => Err(ReceiveError::NotSubscribed),
             Err(ChainError::Full) => Err(ReceiveError::Full),
         }
     }
+
 
     fn authority_stage(&self, judge: &impl Judge, record: &Verified, fit: Fit) -> Result<Standing, ReceiveError> {
         // Nothing that is held comes after what is only being admitted.
@@ -96,7 +100,7 @@ impl Intake {
     /// builds on.
     fn frontier_stage(&self, judge: &impl Judge, record: &Verified) -> Result<(), ReceiveError> {
         let header = record.header();
-        let below = header.deps.iter().chain([&header.prev]);
+        let below = header.deps.iter().map(|dep| &dep.id).chain([&header.prev]);
         let mut frontiers: Vec<_> = below.filter_map(|id| self.chains.frontier(id)).collect();
         frontiers.sort_unstable();
         frontiers.dedup();

@@ -57,6 +57,12 @@ pub enum ReceiveError {
     /// Its author knew less of the control log than a record that it builds on.
     #[error("its author knew less of the control log than what it builds on")]
     BackwardsAuthority,
+    /// It names a record that it builds on at a place where that is not.
+    #[error("names a record that it builds on at a place where that is not")]
+    BadDep,
+    /// A checkpoint of its author has taken the place of its chain.
+    #[error("of a chain whose place a checkpoint has taken")]
+    Retired,
     /// Its author had no right to write.
     #[error("the author has no right to write here")]
     NotAuthorised,
@@ -115,6 +121,10 @@ pub struct ReceiveCounters {
     pub need_control: u64,
     /// [`ReceiveError::BackwardsAuthority`].
     pub backwards_authority: u64,
+    /// [`ReceiveError::BadDep`].
+    pub bad_dep: u64,
+    /// [`ReceiveError::Retired`].
+    pub retired: u64,
     /// [`ReceiveError::NotAuthorised`].
     pub not_authorised: u64,
     /// [`ReceiveError::BadHeight`].
@@ -149,6 +159,8 @@ impl ReceiveCounters {
             ReceiveError::MissingDeps(_) => &mut self.missing_deps,
             ReceiveError::NeedControl(_) => &mut self.need_control,
             ReceiveError::BackwardsAuthority => &mut self.backwards_authority,
+            ReceiveError::BadDep => &mut self.bad_dep,
+            ReceiveError::Retired => &mut self.retired,
             ReceiveError::NotAuthorised => &mut self.not_authorised,
             ReceiveError::BadHeight { .. } => &mut self.bad_height,
             ReceiveError::Full => &mut self.full,

@@ -4,7 +4,7 @@ use meshwork_protocol::{
     id::Incarnation,
     key::DeviceKey,
     limits,
-    object::{Draft, RecordKind},
+    object::{Dep, Draft, RecordKind},
     seal::SeedRng,
 };
 
@@ -96,7 +96,8 @@ impl Author {
     ) -> Verified {
         let chain = ChainId::of(&key(device).device_id(), &OBJECT, &Incarnation([0; 8]));
         let (have, prev) = self.intake.chains.head(&chain);
-        let deps: Vec<RecordId> = deps.iter().map(|record| record.id()).collect();
+        let named = |record: &&Verified| Dep { chain: record.chain(), seq: record.header().seq, id: record.id() };
+        let deps: Vec<Dep> = deps.iter().map(named).collect();
         let mut draft = Draft {
             object: OBJECT,
             kind: RecordKind::Feed,

@@ -72,7 +72,7 @@ fn one_peer_is_asked_for_a_few_objects_at_a_time_and_for_all_in_turn() {
     let mut sync = Sync::new();
     let objects: BTreeSet<ObjectId> = (1..=40).map(|n| ObjectId([n; 32])).collect();
     for object in &objects {
-        let _ = sync.handle(NOW, Input::ObjectAdded { object: *object, vector: Vector::default(), control: vec![] });
+        let _ = sync.handle(NOW, added(*object));
     }
     let _ = sync.handle(NOW, Input::PeerUp { peer: PEER, objects: whole(&objects) });
     let _ = say(&mut sync, NOW, &Frame::Hello { version: 1, objects: vec![] });
@@ -105,7 +105,7 @@ fn a_first_exchange_of_many_objects_is_one_frame_for_each_four_thousand() {
     let id = |n: usize| ObjectId(*blake3::hash(&n.to_be_bytes()).as_bytes());
     let objects: BTreeSet<ObjectId> = (0..limits::SYNC_OBJECTS + 1).map(id).collect();
     for object in &objects {
-        let _ = sync.handle(NOW, Input::ObjectAdded { object: *object, vector: Vector::default(), control: vec![] });
+        let _ = sync.handle(NOW, added(*object));
     }
     let outputs = sync.handle(NOW, Input::PeerUp { peer: PEER, objects: whole(&objects) });
     let sizes: Vec<usize> = outputs
@@ -174,4 +174,8 @@ fn a_peer_that_may_know_of_a_control_log_only_hears_and_gets_nothing_else() {
     let question = Frame::ControlHave { object: OBJECT, heads: Vec::new() };
     let outputs = say_as(&mut sync, OTHER, &question);
     assert!(outputs.iter().any(|output| matches!(output, Output::SendControl { peer: OTHER, .. })), "{outputs:?}");
+}
+
+fn added(object: ObjectId) -> Input {
+    Input::ObjectAdded { object, vector: Vector::default(), retired: BTreeSet::new(), control: vec![] }
 }

@@ -158,7 +158,7 @@ impl World {
     fn add_object(&mut self, id: DeviceId) {
         let node = self.node(&id);
         let (vector, control) = (node.intake.chains().vector(), node.control.ops.iter().copied().collect());
-        self.input(id, Input::ObjectAdded { object: OBJECT, vector, control });
+        self.input(id, Input::ObjectAdded { object: OBJECT, vector, retired: BTreeSet::new(), control });
     }
 
     /// Gives an input to a node and carries out what follows from it at once.
@@ -182,7 +182,7 @@ impl World {
                 let ops = items.iter().map(|item| OpId(item.as_slice().try_into().expect("an operation")));
                 self.add_control(id, ops.collect(), Some(peer));
             }
-            Output::Addresses { .. } => {}
+            Output::Addresses { .. } | Output::Retired { .. } => {}
             Output::Close { peer, .. } => self.cut(id, peer),
         }
     }

@@ -1,0 +1,235 @@
+//! Chains that were let go of: a checkpoint of their author, with which another chain of his begins, lists what of them
+//! still lives.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{Chain, ChainError, Chains};
+use crate::{
+    id::{ChainId, DeviceId, Incarnation, RecordKey},
+    object::{Header, RecordKind, Verified},
+};
+
+/// A chain that was let go of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retired {
+    /// The chain that begins with the checkpoint.
+    by: ChainId,
+    /// The height of its first record, which is above all of the chain that was let go of.
+    height: u64,
+}
+
+/// A chain that others have let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Promise {
+    /// Whose it is.
+    device: DeviceId,
+    /// The chain that begins with the checkpoint.
+    by: ChainId,
+}
+
+impl Chains {
+    /// Whether a chain was let go of.
+    pub fn is_retired(&self, chain: &ChainId) -> bool {
+        self.retired.contains_key(chain)
+    }
+
+    /// How many chains were let go of, here or by others.
+    pub fn let_go_count(&self) -> usize {
+        self.retired.len() + self.promised.len()
+    }
+
+    /// Chains that were let go of, each with the one that has taken its place.
+    pub fn retired(&self) -> impl Iterator<Item = (ChainId, ChainId)> + '_ {
+        self.retired.iter().map(|(chain, retired)| (*chain, retired.by))
+    }
+
+    /// The last place of the checkpoint with which a chain begins, as far as it is held, where others were let go of for
+    /// it; else 0. Every device that might be asked has built on it: up to there the chain stands whatever is said later.
+    pub fn sealed(&self, chain: &ChainId) -> u64 {
+        self.chain(chain).map_or(0, |chain| chain.sealed)
+    }
+
+    /// Others have let go of a chain of a device for the checkpoint with which the chain `by` begins: what builds on it need
+    /// not wait for it any more, and when that device's checkpoint comes it is let go of here, unless it is here whole.
+    pub fn promise(&mut self, chain: ChainId, device: DeviceId, by: ChainId) {
+        if chain != by && !self.is_retired(&chain) {
+            self.promised.insert(chain, Promise { device, by });
+        }
+    }
+
+    /// A checkpoint has come for which others have let go of chains. `lacks`: not all that it builds on is here.
+    pub(super) fn keep_promises(&mut self, record: &Verified, lacks: bool) {
+        let promise = Promise { device: record.author(), by: record.chain() };
+        let kept = self.promised.iter().filter(|(_, made)| **made == promise);
+        let chains: BTreeSet<ChainId> = kept.map(|(chain, _)| *chain).collect();
+        self.promised.retain(|_, made| made.by != promise.by);
+        if lacks {
+            self.retire(&chains, &promise.by, record.header().seq);
+        }
+    }
+
+    /// Lets go of chains for the checkpoint at the places 1 to `last` of another one, which is held.
+    pub fn retire(&mut self, chains: &BTreeSet<ChainId>, by: &ChainId, last: u64) {
+        let Some(height) = self.at(by, 1).map(|entry| entry.height) else { return };
+        let retired = Retired { by: *by, height };
+        self.retired.extend(chains.iter().filter(|chain| *chain != by).map(|chain| (*chain, retired)));
+        for earlier in self.retired.values_mut().filter(|earlier| chains.contains(&earlier.by)) {
+            *earlier = retired;
+        }
+        if let Some(chain) = self.slots.get(by).and_then(|slot| self.chains.get_mut(*slot as usize)) {
+            chain.sealed = last;
+        }
+        self.let_go(chains);
+    }
+
+    /// Remembers where a record was that a checkpoint lists and that is not held. False where another place is known for it.
+    pub fn note_listed(&mut self, record: RecordKey, chain: ChainId, seq: u64) -> bool {
+        match self.entry_of(&record) {
+            Some(entry) => self.root_of(entry.chain) == Some(chain) && entry.seq == seq,
+            None => *self.listed.entry(record).or_insert((chain, seq)) == (chain, seq),
+        }
+    }
+
+    /// Forgets the records of some chains that are not held, but for those to be kept.
+    pub fn forget_listed(&mut self, chains: &BTreeSet<ChainId>, keep: impl Fn(&RecordKey) -> bool) {
+        self.listed.retain(|record, (of, _)| !chains.contains(of) || keep(record));
+    }
+
+    /// The chain of its author, incarnation and object that a record is in, on whatever branch.
+    pub fn root(&self, record: &RecordKey) -> Option<ChainId> {
+        match self.entry_of(record) {
+            Some(entry) => self.root_of(entry.chain),
+            None => self.listed.get(record).map(|(chain, _)| *chain),
+        }
+    }
+
+    /// The chains of a device that are no branches and of which, or of whose branches, anything is held.
+    pub fn roots(&self, device: DeviceId) -> impl Iterator<Item = (ChainId, Incarnation)> + '_ {
+        let held: BTreeSet<u32> =
+            self.chains.iter().filter(|chain| !chain.records.is_empty()).map(|chain| chain.root).collect();
+        let roots = held.into_iter().filter_map(|root| self.chains.get(root as usize));
+        roots.filter(move |chain| chain.author == device).map(|chain| (chain.id, chain.incarnation))
+    }
+
+    /// The chain that a branch, or itself, belongs to.
+    pub fn root_of_chain(&self, chain: &ChainId) -> Option<ChainId> {
+        self.root_of(*self.slots.get(chain)?)
+    }
+
+    /// The records held that a device wrote.
+    pub fn written_by(&self, device: DeviceId) -> impl Iterator<Item = RecordKey> + '_ {
+        let chains = self.chains.iter().filter(move |chain| chain.author == device);
+        chains.flat_map(|chain| &chain.records).filter_map(|at| Some(self.records.get(*at as usize)?.id.key()))
+    }
+
+    fn root_of(&self, slot: u32) -> Option<ChainId> {
+        let chain = self.chains.get(slot as usize)?;
+        self.chains.get(chain.root as usize).map(|root| root.id)
+    }
+
+    /// The chain whose checkpoint has taken the place of the one that a record was in.
+    pub(super) fn successor(&self, record: &RecordKey) -> Option<ChainId> {
+        let (chain, _) = self.listed.get(record)?;
+        self.retired.get(chain).map(|retired| retired.by)
+    }
+
+    /// The height is one more than the largest below. Of what was let go of it is only known that the checkpoint is
+    /// higher, and before that has come nothing.
+    pub(super) fn check_height(&self, header: &Header) -> Result<(), ChainError> {
+        let held = header.deps.iter().map(|dep| &dep.id).chain([&header.prev]).filter_map(|id| self.height(id));
+        let below = held.max().unwrap_or(0);
+        let gone = header.deps.iter().filter(|dep| !self.contains(&dep.id));
+        let above = gone.map(|dep| self.retired.get(&dep.chain).map_or(u64::MAX, |retired| retired.height));
+        let above = above.max().unwrap_or(0);
+        let least = below.saturating_add(1);
+        if header.height < least || header.height > least.max(above) {
+            return Err(ChainError::BadHeight { stated: header.height, below });
+        }
+        Ok(())
+    }
+
+    /// Takes the records of chains, and of all their branches, out of the table: all others move up.
+    fn let_go(&mut self, chains: &BTreeSet<ChainId>) {
+        let roots: BTreeSet<u32> = chains.iter().filter_map(|chain| self.slots.get(chain).copied()).collect();
+        let mut gone: BTreeSet<u32> = BTreeSet::new();
+        let mut slots: BTreeSet<u32> = BTreeSet::new();
+        for (slot, chain) in (0u32..).zip(&mut self.chains) {
+            if roots.contains(&chain.root) {
+                slots.insert(slot);
+                gone.extend(std::mem::take(&mut chain.records));
+                chain.rights.clear();
+            }
+        }
+        for entry in gone.iter().filter_map(|at| self.records.get(*at as usize)) {
+            if let Some(root) = self.root_of(entry.chain) {
+                self.listed.insert(entry.id.key(), (root, entry.seq));
+            }
+        }
+        self.compact(&gone);
+        self.strip_contexts(&slots);
+    }
+
+    fn compact(&mut self, gone: &BTreeSet<u32>) {
+        let mut moved: Vec<Option<u32>> = Vec::with_capacity(self.records.len());
+        let mut kept = Vec::with_capacity(self.records.len() - gone.len());
+        for (at, entry) in (0u32..).zip(std::mem::take(&mut self.records)) {
+            let stays = !gone.contains(&at);
+            moved.push(stays.then_some(kept.len() as u32));
+            kept.extend(stays.then_some(entry));
+        }
+        self.records = kept;
+        let to = |at: &u32| moved.get(*at as usize).copied().flatten();
+        self.by_prefix = self.by_prefix.iter().filter_map(|(prefix, at)| Some((*prefix, to(at)?))).collect();
+        self.tips = self.tips.iter().filter_map(to).collect();
+        self.shelved = self.shelved.iter().filter_map(|(at, chain)| Some((to(at)?, *chain))).collect();
+        for chain in &mut self.chains {
+            chain.records = chain.records.iter().filter_map(to).collect();
+        }
+    }
+
+    fn strip_contexts(&mut self, slots: &BTreeSet<u32>) {
+        let mut stripped: BTreeMap<usize, Arc<[(u32, u64)]>> = BTreeMap::new();
+        for entry in &mut self.records {
+            if entry.context.iter().any(|(slot, _)| slots.contains(slot)) {
+                let known = entry.context.as_ptr() as usize;
+                let context = stripped.entry(known).or_insert_with(|| {
+                    entry.context.iter().filter(|(slot, _)| !slots.contains(slot)).copied().collect()
+                });
+                entry.context = context.clone();
+            }
+        }
+    }
+}
+
+impl Chain {
+    /// Follows the checkpoint with which the chain begins as its records come.
+    pub(super) fn seal(&mut self, header: &Header) {
+        let goes_on = RecordKind::from_code(header.kind) == Some(RecordKind::Listing);
+        if goes_on && self.sealed > 0 && self.sealed + 1 == header.seq {
+            self.sealed = header.seq;
+        }
+    }
+}
+
+impl Verified {
+    /// Whether a record begins a checkpoint: as the first of its chain.
+    pub fn begins_checkpoint(&self) -> bool {
+        self.header().seq == 1 && RecordKind::from_code(self.header().kind) == Some(RecordKind::Checkpoint)
+    }
+}
+
+impl Incarnation {
+    /// The incarnation whose chains begin with a checkpoint of those of this one:
+    /// `blake3("mesh.v1.checkpoint" || incarnation)`, cut to 8 bytes.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"mesh.v1.checkpoint").update(&self.0);
+        let mut incarnation = [0; 8];
+        hasher.finalize_xof().fill(&mut incarnation);
+        Incarnation(incarnation)
+    }
+}
