@@ -69,6 +69,14 @@ pub enum StoreError {
         /// Offset in the segment in bytes.
         offset: u32,
     },
+    /// The entry that stood at a position is elsewhere or gone, since the segment was rewritten.
+    #[error("what stood at byte {offset} of log segment {segment} is not there any more")]
+    Moved {
+        /// Number of the segment.
+        segment: u32,
+        /// Offset in the segment in bytes.
+        offset: u32,
+    },
     /// A segment was written by a newer version of this program.
     #[error("log segment {segment} has format {version}, newer than this program knows")]
     NewerFormat {
@@ -99,6 +107,8 @@ impl StoreError {
 pub struct Position {
     /// Number of the segment, from 1.
     pub segment: u32,
+    /// How often the segment had been rewritten.
+    pub turn: u16,
     /// Offset of the entry in bytes.
     pub offset: u32,
     /// Length of the entry in bytes, with head and check.
@@ -106,17 +116,20 @@ pub struct Position {
 }
 
 impl Position {
-    fn to_bytes(self) -> [u8; 12] {
-        let mut bytes = [0; 12];
+    fn to_bytes(self) -> [u8; 14] {
+        let mut bytes = [0; 14];
         bytes[..4].copy_from_slice(&self.segment.to_be_bytes());
-        bytes[4..8].copy_from_slice(&self.offset.to_be_bytes());
-        bytes[8..].copy_from_slice(&self.len.to_be_bytes());
+        bytes[4..6].copy_from_slice(&self.turn.to_be_bytes());
+        bytes[6..10].copy_from_slice(&self.offset.to_be_bytes());
+        bytes[10..].copy_from_slice(&self.len.to_be_bytes());
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Position> {
-        let number = |range| Some(u32::from_be_bytes(bytes.get::<std::ops::Range<usize>>(range)?.try_into().ok()?));
-        Some(Position { segment: number(0..4)?, offset: number(4..8)?, len: number(8..12)? })
+        let bytes: &[u8; 14] = bytes.try_into().ok()?;
+        let number = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let turn = u16::from_be_bytes([bytes[4], bytes[5]]);
+        Some(Position { segment: number(0), turn, offset: number(6), len: number(10) })
     }
 }
 
@@ -133,6 +146,13 @@ pub enum EntryKind {
         seq: u64,
         /// Whether this node wrote it.
         own: bool,
+    },
+    /// From which place on the log counts for a chain; has no payload. It removes nothing itself.
+    Floor {
+        /// The chain.
+        chain: ChainId,
+        /// The first place that counts.
+        seq: u64,
     },
 }
 

@@ -356,6 +356,7 @@ fn restore(
                 Err(error) => tracing::warn!(%error, "stored control statements cannot be read"),
             },
             EntryKind::Record { own, .. } => replica.restore_record(entry.object, entry.payload, own),
+            EntryKind::Floor { .. } => {}
         }
     }
     objects.into_iter().for_each(|object| replica.remap_folder(object));

@@ -68,7 +68,7 @@ pub struct Log {
 }
 
 struct Tail {
-    number: u32,
+    seal: Seal,
     file: File,
     len: u32,
 }
@@ -129,10 +129,11 @@ impl Log {
                 }
             }
             let offset = self.tail.len + len as u32;
-            self.seal().write(&mut bytes, offset, self.tail.len, entry);
-            positions.push(Position { segment: self.tail.number, offset, len: total as u32 });
+            let Seal { number: segment, turn, .. } = self.tail.seal;
+            self.tail.seal.write(&mut bytes, offset, self.tail.len, entry);
+            positions.push(Position { segment, turn, offset, len: total as u32 });
         }
-        let split = positions.first().is_some_and(|first: &Position| first.segment != self.tail.number);
+        let split = positions.first().is_some_and(|first: &Position| first.segment != self.tail.seal.number);
         self.commit(&bytes).inspect_err(|_| self.failed |= split)?;
         Ok(positions)
     }
@@ -145,10 +146,6 @@ impl Log {
     /// Reads entries from any thread.
     pub fn reader(&self) -> &Reader {
         &self.reader
-    }
-
-    fn seal(&self) -> Seal {
-        self.reader.0.seal(self.tail.number)
     }
 
     /// Writes one group at the end and flushes it.
@@ -170,7 +167,7 @@ impl Log {
     }
 
     fn roll(&mut self) -> Result<(), StoreError> {
-        self.tail = self.reader.0.begin(self.tail.number + 1)?;
+        self.tail = self.reader.0.begin(self.tail.seal.number + 1)?;
         Ok(())
     }
 }
@@ -180,20 +177,23 @@ impl Log {
 pub struct Reader(Arc<Segments>);
 
 impl Reader {
-    /// The entry at a position.
+    /// The entry at a position; [`StoreError::Moved`] when its segment was rewritten since.
     pub fn read(&self, position: Position) -> Result<Entry, StoreError> {
         let damaged = StoreError::Damaged { segment: position.segment, offset: position.offset };
         if position.len as usize > super::segment::ENTRY_OVERHEAD + super::MAX_PAYLOAD {
             return Err(damaged);
         }
         let mut bytes = vec![0; position.len as usize];
-        let file = self.0.file(position.segment).map_err(StoreError::io("open a log segment"))?;
-        match file.read_exact_at(&mut bytes, u64::from(position.offset)) {
+        let moved = StoreError::Moved { segment: position.segment, offset: position.offset };
+        let Some(opened) = self.0.file(position.segment)?.filter(|opened| opened.seal.turn == position.turn) else {
+            return Err(moved);
+        };
+        match opened.file.read_exact_at(&mut bytes, u64::from(position.offset)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(damaged),
             Err(error) => return Err(StoreError::io("read the log")(error)),
         }
-        let parsed = self.0.seal(position.segment).read(position.offset, &bytes);
+        let parsed = opened.seal.read(position.offset, &bytes);
         parsed.and_then(|parsed| parsed.entry).ok_or(damaged)
     }
 
@@ -209,29 +209,52 @@ impl Reader {
 struct Segments {
     dir: PathBuf,
     salt: [u8; 16],
-    open: Mutex<BTreeMap<u32, Arc<File>>>,
+    open: Mutex<BTreeMap<u32, Arc<Opened>>>,
+}
+
+/// A segment file, which stays as it was when it was opened though another is put in its place.
+struct Opened {
+    file: File,
+    seal: Seal,
+    /// Whether its header can be read; without it the segment counts as never rewritten.
+    whole: bool,
 }
 
 impl Segments {
+    /// The seal of a segment that was not rewritten.
     fn seal(&self, number: u32) -> Seal {
-        Seal { salt: self.salt, number }
+        Seal { salt: self.salt, number, turn: 0 }
+    }
+
+    /// Opens a segment; `None` when there is none of this number.
+    fn open(&self, number: u32) -> Result<Option<Opened>, StoreError> {
+        let file = match File::open(self.path(number)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("open a log segment")(error)),
+        };
+        let fresh = self.seal(number);
+        let seal = read_header(&file)?.ok().filter(|seal| Seal { turn: 0, ..*seal } == fresh);
+        Ok(Some(Opened { file, seal: seal.unwrap_or(fresh), whole: seal.is_some() }))
     }
 
     fn path(&self, number: u32) -> PathBuf {
         segment_path(&self.dir, number)
     }
 
-    fn file(&self, number: u32) -> io::Result<Arc<File>> {
+    /// A segment for reading, kept open for the next time.
+    fn file(&self, number: u32) -> Result<Option<Arc<Opened>>, StoreError> {
+        // Opened under the lock, so that no file that was replaced meanwhile is kept after `forget`.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = open.get(&number) {
-            return Ok(file.clone());
+        if let Some(opened) = open.get(&number) {
+            return Ok(Some(opened.clone()));
         }
+        let Some(opened) = self.open(number)?.map(Arc::new) else { return Ok(None) };
         if open.len() >= OPEN_FILES {
             open.pop_first();
         }
-        let file = Arc::new(File::open(self.path(number))?);
-        open.insert(number, file.clone());
-        Ok(file)
+        open.insert(number, opened.clone());
+        Ok(Some(opened))
     }
 
     fn forget(&self, number: u32) {
@@ -240,34 +263,32 @@ impl Segments {
 
     /// Opens a segment for appending after its first `len` bytes.
     fn tail(&self, number: u32, len: u32) -> Result<Tail, StoreError> {
-        let file = File::options().write(true).open(self.path(number)).map_err(StoreError::io("open the log"))?;
-        Ok(Tail { number, file, len })
+        let opened = File::options().read(true).write(true).open(self.path(number));
+        let file = opened.map_err(StoreError::io("open the log"))?;
+        let seal = read_header(&file)?.unwrap_or(self.seal(number));
+        Ok(Tail { seal, file, len })
     }
 
     /// Creates an empty segment, or empties one that holds no whole header.
     fn begin(&self, number: u32) -> Result<Tail, StoreError> {
         let opened = File::options().write(true).create(true).truncate(true).open(self.path(number));
         let file = opened.map_err(StoreError::io("begin a log segment"))?;
-        let written = file.write_all_at(&self.seal(number).header(), 0).and_then(|()| file.sync_all());
+        let seal = self.seal(number);
+        let written = file.write_all_at(&seal.header(), 0).and_then(|()| file.sync_all());
         written.map_err(StoreError::io("begin a log segment"))?;
         sync_dir(&self.dir)?;
-        Ok(Tail { number, file, len: HEADER_LEN as u32 })
+        Ok(Tail { seal, file, len: HEADER_LEN as u32 })
     }
 
     /// Keeps a copy of `bytes` beside a segment, for people to look at.
     fn keep_aside(&self, number: u32, suffix: &str, bytes: &[u8]) -> Result<(), StoreError> {
         std::fs::write(beside(&self.path(number), suffix), bytes).map_err(StoreError::io("keep damaged bytes aside"))
     }
-
-    fn read_header(&self, number: u32) -> Result<Result<Seal, HeaderFault>, StoreError> {
-        read_header(&self.path(number))
-    }
 }
 
-fn read_header(path: &Path) -> Result<Result<Seal, HeaderFault>, StoreError> {
+fn read_header(file: &File) -> Result<Result<Seal, HeaderFault>, StoreError> {
     let mut header = [0; HEADER_LEN];
-    let read = File::open(path).and_then(|file| file.read_exact_at(&mut header, 0));
-    match read {
+    match file.read_exact_at(&mut header, 0) {
         Ok(()) => Ok(Seal::parse(&header)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Err(HeaderFault::Damaged)),
         Err(error) => Err(StoreError::io("read a log segment")(error)),

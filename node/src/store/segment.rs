@@ -1,7 +1,7 @@
 //! The format of one segment file of the log.
 //!
 //! ```text
-//! header  "MESHLOG\0" | version u16 | zero u16 | segment number u32 | salt 16 | check 8          = 40 bytes
+//! header  "MESHLOG\0" | version u16 | turn u16 | segment number u32 | salt 16 | check 8          = 40 bytes
 //! entry   payload length u32 | group u32 | kind u8 | object 32 | chain 16 | seq u64 | payload | check 8
 //! ```
 //!
@@ -9,7 +9,11 @@
 //! salt, segment number, offset, and the bytes before it in an entry. Because the salt is secret and the place is
 //! hashed too, bytes inside a payload that somebody else chose can never pass for an entry when a damaged segment is
 //! searched for readable ones. `group` is the offset at which the group began that was made durable together with
-//! the entry: an entry of a later group proves that everything before its group had reached the disk.
+//! the entry: an entry of a later group proves that everything before its group had reached the disk. `turn` counts how
+//! often the segment was rewritten without what was forgotten. It tells a place in the segment as it is from the same
+//! place in what it was before, and is no part of a check, so that entries can be read under a lost header.
+//!
+//! Kinds: 0 filler, 1 control statements, 2 record, 3 own record, 4 floor. Only the last three have a chain and a seq.
 
 use meshwork_protocol::id::{ChainId, ObjectId};
 
@@ -32,6 +36,7 @@ const KIND_FILLER: u8 = 0;
 const KIND_CONTROL: u8 = 1;
 const KIND_RECORD: u8 = 2;
 const KIND_OWN_RECORD: u8 = 3;
+const KIND_FLOOR: u8 = 4;
 
 /// What distinguishes a segment from every other, and so enters the check of its entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub struct Seal {
     pub salt: [u8; 16],
     /// Number of the segment, from 1.
     pub number: u32,
+    /// How often it was rewritten.
+    pub turn: u16,
 }
 
 /// Why a header was not read.
@@ -57,6 +64,7 @@ impl Seal {
         let mut header = [0; HEADER_LEN];
         header[..8].copy_from_slice(MAGIC);
         header[8..10].copy_from_slice(&VERSION.to_be_bytes());
+        header[10..12].copy_from_slice(&self.turn.to_be_bytes());
         header[12..16].copy_from_slice(&self.number.to_be_bytes());
         header[16..32].copy_from_slice(&self.salt);
         let check = truncated(blake3::hash(&header[..32]));
@@ -77,7 +85,7 @@ impl Seal {
         }
         let mut salt = [0; 16];
         salt.copy_from_slice(&header[16..32]);
-        Ok(Seal { salt, number: be32(&header[12..16]) })
+        Ok(Seal { salt, number: be32(&header[12..16]), turn: u16::from_be_bytes([header[10], header[11]]) })
     }
 
     /// Appends the bytes of `entry`, which will stand at `offset`, to `out`.
@@ -86,6 +94,7 @@ impl Seal {
             EntryKind::Control => (KIND_CONTROL, ChainId([0; 16]), 0),
             EntryKind::Record { chain, seq, own: false } => (KIND_RECORD, chain, seq),
             EntryKind::Record { chain, seq, own: true } => (KIND_OWN_RECORD, chain, seq),
+            EntryKind::Floor { chain, seq } => (KIND_FLOOR, chain, seq),
         };
         let head = Head { len: entry.payload.len() as u32, group, kind, object: entry.object, chain, seq };
         self.write_raw(out, offset, &head, &entry.payload);
@@ -141,9 +150,10 @@ impl Seal {
             KIND_RECORD | KIND_OWN_RECORD => {
                 EntryKind::Record { chain: head.chain, seq: head.seq, own: head.kind == KIND_OWN_RECORD }
             }
+            KIND_FLOOR => EntryKind::Floor { chain: head.chain, seq: head.seq },
             _ => return None,
         };
-        let position = Position { segment: self.number, offset, len: head.total() as u32 };
+        let position = Position { segment: self.number, turn: self.turn, offset, len: head.total() as u32 };
         Some(Entry { position, object: head.object, kind, payload: payload.to_vec() })
     }
 
@@ -177,7 +187,7 @@ impl Head {
     pub fn parse(bytes: &[u8]) -> Option<Head> {
         let bytes: &[u8; HEAD_LEN] = bytes.get(..HEAD_LEN)?.try_into().ok()?;
         let (len, kind) = (be32(&bytes[..4]), bytes[8]);
-        if kind > KIND_OWN_RECORD || (kind != KIND_FILLER && len as usize > MAX_PAYLOAD) || len > u32::MAX / 2 {
+        if kind > KIND_FLOOR || (kind != KIND_FILLER && len as usize > MAX_PAYLOAD) || len > u32::MAX / 2 {
             return None;
         }
         let (mut object, mut chain, mut seq) = ([0; 32], [0; 16], [0; 8]);
@@ -214,7 +224,7 @@ mod tests {
     /// The bytes of version 1: a change here needs a new version and a reader for this one.
     #[test]
     fn golden_bytes() {
-        let seal = Seal { salt: [0xab; 16], number: 7 };
+        let seal = Seal { salt: [0xab; 16], number: 7, turn: 0 };
         assert_eq!(
             hex(&seal.header()),
             "4d4553484c4f47000001000000000007abababababababababababababababab061cdaf112cc647b"
@@ -232,11 +242,23 @@ mod tests {
             "0000000200000028020101010101010101010101010101010101010101010101010101010101010101\
              020202020202020202020202020202020000000000000005686928b6f409256e18bd"
         );
+        let kind = EntryKind::Floor { chain: ChainId([2; 16]), seq: 5 };
+        let mut out = Vec::new();
+        seal.write(&mut out, 40, 40, &NewEntry { object: ObjectId([1; 32]), kind, payload: Vec::new(), head: None });
+        assert_eq!(
+            hex(&out),
+            "0000000000000028040101010101010101010101010101010101010101010101010101010101010101\
+             0202020202020202020202020202020200000000000000059327fe9db9b11070"
+        );
+        assert_eq!(
+            hex(&Seal { turn: 3, ..seal }.header()),
+            "4d4553484c4f47000001000300000007abababababababababababababababab65526567b1ee8871"
+        );
     }
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let seal = Seal { salt: [9; 16], number: 1 };
+        let seal = Seal { salt: [9; 16], number: 1, turn: 0 };
         let entry = NewEntry { object: ObjectId([1; 32]), kind: EntryKind::Control, payload: vec![3; 20], head: None };
         let mut out = Vec::new();
         seal.write(&mut out, 40, 40, &entry);
@@ -251,7 +273,7 @@ mod tests {
 
     #[test]
     fn filler_fills_exactly() {
-        let seal = Seal { salt: [9; 16], number: 1 };
+        let seal = Seal { salt: [9; 16], number: 1, turn: 0 };
         for len in [ENTRY_OVERHEAD as u32, 100, 5_000_000] {
             let filler = seal.filler(40, len);
             assert_eq!(filler.len(), len as usize);
@@ -261,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_named() {
-        let mut header = Seal { salt: [0; 16], number: 1 }.header();
+        let mut header = Seal { salt: [0; 16], number: 1, turn: 0 }.header();
         header[9] = 2;
         let check = truncated(blake3::hash(&header[..32]));
         header[32..].copy_from_slice(&check);

@@ -44,7 +44,7 @@ fn own(seq: u64, len: usize) -> NewEntry {
 fn seqs(entries: &[Entry]) -> Vec<u64> {
     let seq = |entry: &Entry| match entry.kind {
         EntryKind::Record { seq, .. } => seq,
-        EntryKind::Control => 0,
+        EntryKind::Control | EntryKind::Floor { .. } => 0,
     };
     entries.iter().map(seq).collect()
 }

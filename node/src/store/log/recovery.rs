@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use super::{Damage, Found, Reader, Segments, Torn, read_header, segment_path};
+use super::{Damage, Found, Opened, Reader, Segments, Torn, read_header, segment_path};
 use crate::store::{
     Entry, StoreError, beside,
     segment::{ENTRY_OVERHEAD, HEAD_LEN, HEADER_LEN, Head, HeaderFault, Parsed, Seal},
@@ -22,7 +22,7 @@ const SEARCH_BUDGET: usize = 4 << 30;
 
 /// Finishes, or undoes, a replacement of a segment that was interrupted.
 pub fn finish_replacements(dir: &Path) -> Result<(), StoreError> {
-    let act = StoreError::io("finish replacing a damaged segment");
+    let act = StoreError::io("finish replacing a segment");
     let work = || -> io::Result<()> {
         for file in std::fs::read_dir(dir)? {
             let new = file?.path();
@@ -45,7 +45,8 @@ pub fn finish_replacements(dir: &Path) -> Result<(), StoreError> {
 pub fn find_salt(dir: &Path, numbers: &[u32]) -> Result<Option<[u8; 16]>, StoreError> {
     let mut salt = None;
     for number in numbers {
-        match read_header(&segment_path(dir, *number))? {
+        let file = File::open(segment_path(dir, *number)).map_err(StoreError::io("read a log segment"))?;
+        match read_header(&file)? {
             Ok(seal) => salt = salt.or(Some(seal.salt)),
             Err(HeaderFault::Version(version)) => {
                 return Err(StoreError::NewerFormat { segment: *number, version });
@@ -81,8 +82,9 @@ pub fn check_segment(
     visit: &mut dyn FnMut(Entry),
 ) -> Result<Option<u32>, StoreError> {
     let segments = &*reader.0;
-    let mut walk = Walk::open(segments, number)?;
-    let headless = segments.read_header(number)? != Ok(segments.seal(number));
+    let Some(opened) = segments.open(number)? else { return Ok(None) };
+    let mut walk = Walk::begin(opened)?;
+    let (seal, headless) = (walk.seal, walk.headless);
     if headless && walk.len <= HEADER_LEN as u32 {
         if !newest {
             set_headless_aside(&segments.dir, &[number], found)?;
@@ -100,7 +102,6 @@ pub fn check_segment(
         return Ok(Some(len));
     }
     let bytes = std::fs::read(segments.path(number)).map_err(StoreError::io("read a log segment"))?;
-    let seal = segments.seal(number);
     let Search { entries, holes, end } = search(&seal, &bytes, bad, group, newest);
     entries.into_iter().filter_map(|parsed| parsed.entry).for_each(visit);
     let mut lost = holes.clone();
@@ -117,7 +118,7 @@ pub fn check_segment(
     if lost.is_empty() {
         cut(segments, number, end)?;
     } else {
-        replace(segments, number, bytes, end, &holes)?;
+        replace(segments, &seal, bytes, end, &holes)?;
     }
     let damage = |(from, to)| Damage { segment: number, offset: from, len: to - from };
     found.damage.extend(lost.into_iter().map(damage));
@@ -137,13 +138,12 @@ fn cut(segments: &Segments, number: u32, end: u32) -> Result<(), StoreError> {
 /// Puts a segment of the first `end` of `bytes`, with filler in the place of its holes, where the damaged one was.
 fn replace(
     segments: &Segments,
-    number: u32,
+    seal: &Seal,
     mut bytes: Vec<u8>,
     end: u32,
     holes: &[(u32, u32)],
 ) -> Result<(), StoreError> {
-    let path = segments.path(number);
-    let seal = segments.seal(number);
+    let path = segments.path(seal.number);
     bytes.truncate(end as usize);
     bytes[..HEADER_LEN].copy_from_slice(&seal.header());
     for (from, to) in holes {
@@ -155,7 +155,7 @@ fn replace(
         .and_then(|()| std::fs::rename(&path, beside(&path, ".damaged")))
         .and_then(|()| std::fs::rename(&new, &path));
     replaced.map_err(StoreError::io("replace a damaged segment"))?;
-    segments.forget(number);
+    segments.forget(seal.number);
     sync_dir(&segments.dir)
 }
 
@@ -208,28 +208,30 @@ fn search(seal: &Seal, bytes: &[u8], bad: u32, group: u32, newest: bool) -> Sear
 }
 
 /// Reads the entries of one segment in order, up to the first bytes that are none.
-struct Walk {
+pub(super) struct Walk {
     input: BufReader<File>,
-    seal: Seal,
-    offset: u32,
-    len: u32,
+    pub(super) seal: Seal,
+    /// Whether the header cannot be read.
+    headless: bool,
+    pub(super) offset: u32,
+    pub(super) len: u32,
     bytes: Vec<u8>,
 }
 
 impl Walk {
-    fn open(segments: &Segments, number: u32) -> Result<Walk, StoreError> {
-        let open = || {
-            let file = File::open(segments.path(number))?;
-            let len = file.metadata()?.len().try_into().unwrap_or(u32::MAX);
-            let mut input = BufReader::with_capacity(READ_BUFFER, file);
+    pub(super) fn begin(opened: Opened) -> Result<Walk, StoreError> {
+        let begin = || {
+            let len = opened.file.metadata()?.len().try_into().unwrap_or(u32::MAX);
+            let mut input = BufReader::with_capacity(READ_BUFFER, opened.file);
             input.seek_relative(HEADER_LEN as i64)?;
-            Ok(Walk { input, seal: segments.seal(number), offset: HEADER_LEN as u32, len, bytes: Vec::new() })
+            let (seal, headless) = (opened.seal, !opened.whole);
+            Ok(Walk { input, seal, headless, offset: HEADER_LEN as u32, len, bytes: Vec::new() })
         };
-        open().map_err(StoreError::io("read a log segment"))
+        begin().map_err(StoreError::io("read a log segment"))
     }
 
     /// The next entry; `None` at the end and at bytes that are no entry, `offset` being where those begin.
-    fn next(&mut self) -> Result<Option<Parsed>, StoreError> {
+    pub(super) fn next(&mut self) -> Result<Option<Parsed>, StoreError> {
         let left = (self.len as usize).saturating_sub(self.offset as usize);
         if left < ENTRY_OVERHEAD {
             return Ok(None);
@@ -271,8 +273,10 @@ impl Iterator for Scan {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let Some(walk) = &mut self.walk else {
-                match Walk::open(&self.reader.0, self.numbers.next()?) {
-                    Ok(walk) => self.walk = Some(walk),
+                // A segment that is not there any more held nothing but what was forgotten.
+                let opened = self.reader.0.open(self.numbers.next()?);
+                match opened.and_then(|opened| opened.map(Walk::begin).transpose()) {
+                    Ok(walk) => self.walk = walk,
                     Err(error) => return Some(Err(error)),
                 }
                 continue;
