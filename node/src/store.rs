@@ -6,11 +6,14 @@
 //! * An append is acknowledged once its bytes are durable in the log and, for the node's own records, once the newest
 //!   (seq, id) of the object is durable beside the log. A log that is behind those is one that was rolled back: the
 //!   node must then begin a new incarnation, since others may hold what it forgot.
+//! * The log does not grow for ever: records that are needed no more are named with [`Store::forget`], and
+//!   [`Store::reclaim`] rewrites the segments that they fill.
 
 pub mod handle;
 pub mod heads;
 pub mod index;
 mod log;
+mod reclaim;
 pub mod segment;
 #[cfg(test)]
 mod tests;
@@ -29,9 +32,11 @@ use self::{
     heads::Heads,
     index::{Index, IndexError, SledIndex},
     log::Log,
+    reclaim::Waste,
 };
 pub use self::{
     log::{Damage, Reader, Scan, Torn},
+    reclaim::{LEAST_DEAD, Reclaimed},
     segment::MAX_PAYLOAD,
 };
 
@@ -41,6 +46,8 @@ const RECORDS: &str = "records";
 const NOTES: &str = "store";
 /// Note: position of the last entry that the record index covers.
 const COVERED: &[u8] = b"covered";
+/// Note: which rewriting of segments the record index knows; see [`Waste::rewritten`].
+const REWRITTEN: &[u8] = b"rewritten";
 /// Records put into the index at a time while it is built.
 const INDEX_BATCH: usize = 1024;
 
@@ -130,6 +137,11 @@ impl Position {
         let number = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let turn = u16::from_be_bytes([bytes[4], bytes[5]]);
         Some(Position { segment: number(0), turn, offset: number(6), len: number(10) })
+    }
+
+    /// Where the entry ends: segment and offset.
+    fn end(self) -> (u32, u64) {
+        (self.segment, u64::from(self.offset) + u64::from(self.len))
     }
 }
 
@@ -233,6 +245,7 @@ pub struct Store {
     heads: Heads,
     index: Arc<dyn Index>,
     index_stale: bool,
+    waste: Waste,
 }
 
 impl Store {
@@ -256,14 +269,17 @@ impl Store {
         let path = home.join("index");
         let (mut index, replaced) = SledIndex::open(&path)?;
         let covered = index.get(NOTES, COVERED).unwrap_or_default().as_deref().and_then(Position::from_bytes);
+        let rewritten = index.get(NOTES, REWRITTEN).unwrap_or_default().unwrap_or_default();
         let heads = Heads::open(&home.join("heads"))?;
         let mut newest: BTreeMap<ChainId, u64> = heads.iter().map(|head| (head.chain, 0)).collect();
         let mut report = OpenReport::default();
         let mut batch = IndexBatch::new(&index);
+        let mut waste = Waste::new();
         let (mut last, mut index_fault) = (None, None);
         let (log, found) = Log::open(home.join("log"), rng, limit, &mut |entry: Entry| {
             report.entries += 1;
             last = Some(entry.position);
+            waste.see(entry.kind, entry.position);
             if let EntryKind::Record { chain, seq, .. } = entry.kind {
                 if let Some(newest) = newest.get_mut(&chain) {
                     *newest = seq.max(*newest);
@@ -276,17 +292,23 @@ impl Store {
         })?;
         sync_dir(home)?;
         index_fault = batch.finish(last).err().or(index_fault);
+        // Without a note of how far it reaches, all of the index was built above.
+        let moved = rewritten != waste.rewritten();
+        if moved && covered.is_none() {
+            index_fault = note_rewritten(&index, &waste).err().or(index_fault);
+        }
+        let ahead = covered.is_some_and(|covered| covered.end() > log.end().end());
         report.torn = found.torn;
         report.damage = found.damage;
         report.rolled_back = heads.iter().filter_map(|head| rolled_back(head, &newest)).collect();
-        let rebuild = !report.damage.is_empty() || index_fault.is_some() || covered > last;
+        let rebuild = !report.damage.is_empty() || index_fault.is_some() || (moved && covered.is_some()) || ahead;
         report.index_rebuilt = rebuild || (covered.is_none() && last.is_some());
         if rebuild {
-            (index, report.index_replaced) = build_or_replace(index, &path, log.reader())?;
+            (index, report.index_replaced) = build_or_replace(index, &path, log.reader(), &waste)?;
         }
         report.index_replaced |= replaced;
         let index = Arc::new(index);
-        let store = Store { log, heads, index, index_stale: false };
+        let store = Store { log, heads, index, index_stale: false, waste };
         report.tell();
         Ok((store, report))
     }
@@ -307,6 +329,7 @@ impl Store {
         let mut batch = IndexBatch::new(&*self.index);
         let mut indexed = Ok(());
         for (entry, position) in entries.iter().zip(&positions) {
+            self.waste.see(entry.kind, *position);
             if let EntryKind::Record { chain, seq, .. } = entry.kind {
                 indexed = indexed.and_then(|()| batch.add(chain, seq, *position));
             }
@@ -325,9 +348,10 @@ impl Store {
 
     /// A record by its place in its chain.
     pub fn record(&mut self, chain: ChainId, seq: u64) -> Result<Option<Entry>, StoreError> {
-        if self.index_stale {
-            self.rebuild_index()?;
+        if self.waste.is_forgotten(chain, seq) {
+            return Ok(None);
         }
+        self.mend_index()?;
         match self.lookup(chain, seq) {
             Ok(Some(entry)) if entry.kind.is_at(chain, seq) => Ok(Some(entry)),
             Ok(None) => Ok(None),
@@ -366,26 +390,35 @@ impl Store {
         self.index.clone()
     }
 
+    fn mend_index(&mut self) -> Result<(), StoreError> {
+        if self.index_stale { self.rebuild_index() } else { Ok(()) }
+    }
+
     fn rebuild_index(&mut self) -> Result<(), StoreError> {
-        build_index(&*self.index, self.log.reader())?;
+        build_index(&*self.index, self.log.reader(), &self.waste)?;
         self.index_stale = false;
         Ok(())
     }
 }
 
 /// Builds the record index from the log, in a new database when the old one refuses; the flag tells.
-fn build_or_replace(index: SledIndex, path: &Path, log: &Reader) -> Result<(SledIndex, bool), StoreError> {
-    if build_index(&index, log).is_ok() {
+fn build_or_replace(
+    index: SledIndex,
+    path: &Path,
+    log: &Reader,
+    waste: &Waste,
+) -> Result<(SledIndex, bool), StoreError> {
+    if build_index(&index, log, waste).is_ok() {
         return Ok((index, false));
     }
     drop(index);
     let index = SledIndex::replace(path)?;
-    build_index(&index, log)?;
+    build_index(&index, log, waste)?;
     Ok((index, true))
 }
 
 /// Builds the record index from the log.
-fn build_index(index: &dyn Index, log: &Reader) -> Result<(), StoreError> {
+fn build_index(index: &dyn Index, log: &Reader, waste: &Waste) -> Result<(), StoreError> {
     tracing::warn!("building the record index from the log");
     index.clear(RECORDS)?;
     let mut batch = IndexBatch::new(index);
@@ -397,7 +430,13 @@ fn build_index(index: &dyn Index, log: &Reader) -> Result<(), StoreError> {
         }
     }
     batch.finish(last)?;
+    note_rewritten(index, waste)?;
     Ok(index.flush()?)
+}
+
+/// Notes that the record index knows of all segments that were rewritten.
+fn note_rewritten(index: &dyn Index, waste: &Waste) -> Result<(), IndexError> {
+    index.put_many(NOTES, vec![(REWRITTEN.to_vec(), waste.rewritten())])
 }
 
 impl OpenReport {

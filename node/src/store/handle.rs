@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Entry, NewEntry, Position, Reader, Store, StoreError};
+use super::{Entry, NewEntry, Position, Reader, Reclaimed, Store, StoreError};
 
 /// Requests that wait before callers must.
 const QUEUE: usize = 256;
@@ -70,6 +70,18 @@ impl StoreHandle {
     /// A record by its place in its chain.
     pub async fn record(&self, chain: ChainId, seq: u64) -> Result<Option<Entry>, StoreError> {
         self.run(move |store| store.record(chain, seq)).await?
+    }
+
+    /// Lets go of the records of a chain before a place; see [`Store::forget`].
+    pub async fn forget(&self, chain: ChainId, below: u64) -> Result<(), StoreError> {
+        self.run(move |store| store.forget(chain, below)).await?
+    }
+
+    /// Rewrites one segment, if there is one that is worth it; see [`Store::reclaim`].
+    ///
+    /// Appends wait while that goes on: whoever is told that there is more asks again, and lets them in between.
+    pub async fn reclaim(&self) -> Result<Reclaimed, StoreError> {
+        self.run(Store::reclaim).await?
     }
 
     /// Puts items into a tree of the index (values below 4 KiB).

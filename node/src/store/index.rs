@@ -50,6 +50,14 @@ pub trait Index: Send + Sync {
         prefix: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), IndexError>;
+    /// Shows `visit` the items whose keys are at least `from` and below `to`, in order, until it answers `false`.
+    fn scan_range(
+        &self,
+        tree: &str,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), IndexError>;
     /// Removes everything in a tree.
     fn clear(&self, tree: &str) -> Result<(), IndexError>;
     /// Makes all writes so far durable.
@@ -145,15 +153,17 @@ impl Index for SledIndex {
         prefix: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), IndexError> {
-        guarded(|| {
-            for item in self.database.open_tree(tree)?.scan_prefix(prefix) {
-                let (key, value) = item?;
-                if !visit(&key, &value) {
-                    break;
-                }
-            }
-            Ok(())
-        })
+        guarded(|| show(self.database.open_tree(tree)?.scan_prefix(prefix), visit))
+    }
+
+    fn scan_range(
+        &self,
+        tree: &str,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), IndexError> {
+        guarded(|| show(self.database.open_tree(tree)?.range(from..to), visit))
     }
 
     fn clear(&self, tree: &str) -> Result<(), IndexError> {
@@ -169,6 +179,16 @@ impl Index for SledIndex {
         self.dirty.fetch_or(flushed.is_err(), Ordering::Relaxed);
         flushed
     }
+}
+
+fn show(items: sled::Iter, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> sled::Result<()> {
+    for item in items {
+        let (key, value) = item?;
+        if !visit(&key, &value) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// sled panics on some damaged files instead of answering with an error.

@@ -1,9 +1,11 @@
-//! The log: numbered segment files to which entries are appended, and which are never changed after that.
+//! The log: numbered segment files to which entries are appended, and which are never changed after that, but replaced
+//! by a shorter one of the same number when much of what they hold is needed no more. Numbers may be missing.
 //!
 //! Beside a segment `0007` there may be `0007.torn` (an unfinished write that was cut off its end), `0007.damaged`
 //! (the segment as it was before unreadable stretches were replaced), and, for a moment, `0007.new`.
 
 mod recovery;
+mod rewrite;
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +18,7 @@ use std::{
 
 use rand_core::CryptoRng;
 
-pub use self::recovery::Scan;
+pub use self::{recovery::Scan, rewrite::Rewritten};
 use super::{
     Entry, NewEntry, Position, StoreError, beside, create_dir,
     segment::{HEADER_LEN, HeaderFault, Seal},
@@ -141,6 +143,34 @@ impl Log {
     /// Refuses all further appends: what the disk holds is not known any more.
     pub fn fail(&mut self) {
         self.failed = true;
+    }
+
+    /// Where the next entry will stand.
+    pub fn end(&self) -> Position {
+        let Seal { number: segment, turn, .. } = self.tail.seal;
+        Position { segment, turn, offset: self.tail.len, len: 0 }
+    }
+
+    /// Length of a segment in bytes; `None` when there is none of this number.
+    pub fn size(&self, number: u32) -> Result<Option<u64>, StoreError> {
+        match self.reader.0.path(number).metadata() {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io("measure a log segment")(error)),
+        }
+    }
+
+    /// Begins a new segment when this one is the newest, so that it may be rewritten.
+    pub fn close(&mut self, number: u32) -> Result<(), StoreError> {
+        if self.failed {
+            return Err(StoreError::Failed);
+        }
+        if number == self.tail.seal.number { self.roll() } else { Ok(()) }
+    }
+
+    /// Makes durable which files there are.
+    pub fn flush_names(&self) -> Result<(), StoreError> {
+        sync_dir(&self.reader.0.dir)
     }
 
     /// Reads entries from any thread.

@@ -1,5 +1,7 @@
 //! The promises of the store: what was acknowledged is there after any crash, and what is not whole never appears.
 
+mod reclaim;
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -114,6 +114,19 @@ impl Index for One<'_> {
         Ok(())
     }
 
+    fn scan_range(
+        &self,
+        _: &str,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), IndexError> {
+        if (from..to).contains(&self.0) {
+            visit(self.0, self.1);
+        }
+        Ok(())
+    }
+
     fn clear(&self, _: &str) -> Result<(), IndexError> {
         Ok(())
     }
