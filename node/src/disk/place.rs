@@ -173,6 +173,7 @@ impl Work<'_> {
             Step::SetMeta { path, expect, modified_ns, executable } => {
                 self.set_meta(path, expect, *modified_ns, *executable)
             }
+            Step::Check { path, expect } => self.check(path, expect),
         }
     }
 
@@ -239,6 +240,13 @@ impl Work<'_> {
         self.touched.add(&second);
         self.note(one.1, &second_after);
         self.note(other.1, &first_after);
+        Ok(Some(seen))
+    }
+
+    fn check(&self, path: &[Name], expect: &Expect) -> Outcome {
+        let (dir, name) = self.context.root.parent(path)?;
+        self.checked(&dir, name, expect)?;
+        let (_, seen) = see(&dir, name)?.ok_or(Refusal::Changed)?;
         Ok(Some(seen))
     }
 

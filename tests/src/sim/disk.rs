@@ -482,6 +482,8 @@ impl Disk {
             Step::SetMeta { path, expect, modified_ns, executable } => {
                 self.step_set_meta(path, expect, *modified_ns, *executable)
             }
+            Step::Check { path, expect } if self.expects(path, expect) => self.done(path),
+            Step::Check { .. } => Stepped::Changed,
         }
     }
 

@@ -326,6 +326,21 @@ fn attributes_change_alone() {
     assert_eq!(one(&folder, step), Stepped::Changed);
 }
 
+#[test]
+fn what_is_only_checked_stays_as_it_is() {
+    let folder = Fixture::new();
+    folder.write("a", "x");
+    let planned = expect(&folder, "a");
+    let check = |expect: &Expect| Step::Check { path: path("a"), expect: expect.clone() };
+    let steps = [Step::Move { from: path("a"), to: path("b"), expect: planned.clone() }, check(&Expect::Absent)];
+    assert_eq!(one(&folder, check(&planned)), Stepped::Done(folder.see("a")));
+    assert_eq!(expect(&folder, "a"), planned);
+    assert_eq!(run(&folder, &steps)[1], Stepped::Changed, "nothing is there to be looked at");
+    assert_eq!(one(&folder, check(&planned)), Stepped::Changed);
+    folder.write("a", "y");
+    assert_eq!(one(&folder, check(&planned)), Stepped::Changed, "another file");
+}
+
 /// Cases: file, directory and link take each other's place.
 #[test]
 fn kinds_change() {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::feed::{Entry, Key, Name, NodeId, View};
+use crate::feed::{Entry, Key, Name, NodeId, Operation, View};
 
 /// A directory of either tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,23 +137,30 @@ impl<'a> Trees<'a> {
 
     /// Where the second tree shows what the first showed at a slot, when that is a name that shows the same in
     /// both: what was at the slot has an equal twin there already.
-    pub fn twin(&self, slot: &Slot) -> Option<(Dir, Name)> {
-        slot.old.as_ref()?.sources().iter().find_map(|operation| {
-            let node = self.new.node_of(operation.key.dir)?;
-            let is_shown = |name: &Name| {
-                let entry = self.new.entry_in(node, name);
-                entry.is_some_and(|entry| entry.sources().iter().any(|source| source.dot == operation.dot))
-            };
-            let name = shown(&self.new, node, &operation.key.name).into_iter().find(is_shown)?;
-            self.slot(self.dir(node), name.clone()).is_none().then(|| (self.dir(node), name))
-        })
+    pub fn twin(&self, slot: &Slot) -> Option<Slot> {
+        slot.old.as_ref()?.sources().iter().find_map(|operation| self.unchanged(operation))
+    }
+
+    /// Where the second tree shows an operation, when that is a name that shows the same in both.
+    pub fn unchanged(&self, operation: &Operation) -> Option<Slot> {
+        let node = self.new.node_of(operation.key.dir)?;
+        let is_shown = |name: &Name| {
+            let entry = self.new.entry_in(node, name);
+            entry.is_some_and(|entry| entry.sources().iter().any(|source| source.dot == operation.dot))
+        };
+        let name = shown(&self.new, node, &operation.key.name).into_iter().find(is_shown)?;
+        Some(self.at(self.dir(node), name)).filter(|slot| self.same(slot.old.as_ref(), slot.new.as_ref()))
     }
 
     fn slot(&self, dir: Dir, name: Name) -> Option<Slot> {
+        Some(self.at(dir, name)).filter(|slot| !self.same(slot.old.as_ref(), slot.new.as_ref()))
+    }
+
+    fn at(&self, dir: Dir, name: Name) -> Slot {
         let (old, new) = self.nodes(dir);
         let old = old.and_then(|node| self.old.entry_in(node, &name));
         let new = new.and_then(|node| self.new.entry_in(node, &name));
-        (!self.same(old.as_ref(), new.as_ref())).then_some(Slot { dir, name, old, new })
+        Slot { dir, name, old, new }
     }
 
     fn same(&self, old: Option<&Entry>, new: Option<&Entry>) -> bool {

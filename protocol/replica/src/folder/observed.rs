@@ -189,6 +189,20 @@ pub enum Step {
         /// New executable bit.
         executable: bool,
     },
+    /// Look whether a file or link is still there, and change nothing.
+    Check {
+        /// Where.
+        path: Path,
+        /// What must be there.
+        expect: Expect,
+    },
+}
+
+impl Step {
+    /// Whether it changes nothing.
+    pub fn is_check(&self) -> bool {
+        matches!(self, Step::Check { .. })
+    }
 }
 
 /// Steps to be done in their order.

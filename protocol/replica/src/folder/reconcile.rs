@@ -119,6 +119,8 @@ impl Reconcile<'_> {
         }
         plan.made = places.made.clone();
         plan.files = places.filled.iter().map(|((dir, name), step)| (*dir, name.clone(), Some(*step))).collect();
+        let taken = self.taken_for_granted(&trees);
+        taken.values().for_each(|slot| check(slot, &mut places, &mut plan));
         let mut files = file_slots(&slots, &places);
         plan_renames(&mut files, &mut places, &mut plan);
         // What is new comes before what is replaced, and that before what goes: so a version that loses its
@@ -135,9 +137,19 @@ impl Reconcile<'_> {
             return Ok(plan);
         }
         let mut known = Places::new(&trees, self.base);
-        let unknown = slots.iter().filter(|slot| is_unknown(slot, &mut known));
+        let unknown = slots.iter().chain(taken.values()).filter(|slot| is_unknown(slot, &mut known));
         let keys: BTreeSet<Key> = unknown.flat_map(Slot::keys).collect();
         Err(Unknown { look: places.unknown, keys: if keys.is_empty() { self.keys.clone() } else { keys } })
+    }
+
+    /// The names that show what is new to the disk without anything being done there, for they show it already. Their
+    /// files may be gone without the node having seen it yet; a removal that is found later must not be taken for one
+    /// of what somebody else wrote.
+    fn taken_for_granted(&self, trees: &Trees<'_>) -> BTreeMap<(Dir, Name), Slot> {
+        let is_known = |it: &&Arc<Operation>| self.base.map().at(&it.key).iter().any(|known| known.dot == it.dot);
+        let new = self.keys.iter().flat_map(|key| self.target.at(key)).filter(|operation| !is_known(operation));
+        let slots = new.filter(|operation| operation.value.file().is_some()).filter_map(|it| trees.unchanged(it));
+        slots.map(|slot| ((slot.dir, slot.name.clone()), slot)).collect()
     }
 
     /// The step that gives one name its content, meta data or absence.
@@ -205,21 +217,21 @@ impl Reconcile<'_> {
     }
 }
 
-/// What is replaced or removed at a slot may stay only because an equal file is at another name. That it is
-/// still there is checked first, by giving it the meta data that it has: otherwise the node would have
-/// given up a content that nobody replaced.
-fn check_twin(trees: &Trees<'_>, slot: &Slot, places: &mut Places<'_>, plan: &mut Plan) {
-    let is_planned = |at: &(Dir, Name)| plan.files.iter().any(|(dir, name, _)| (dir, name) == (&at.0, &at.1));
-    let Some((dir, name)) = trees.twin(slot).filter(|twin| !is_planned(twin)) else { return };
-    let entry = trees.nodes(dir).0.and_then(|node| trees.old.entry_in(node, &name));
-    let Some(value) = entry.as_ref().and_then(Entry::file) else { return };
-    if let (Some(above), Some(Expect::File(expect))) = (places.path(dir), places.file(dir, &name)) {
-        let (modified_ns, executable) = (value.modified_ns, value.executable);
-        let path = joined(&above, &name);
+/// Makes sure that a file or link is where both trees show it.
+fn check(slot: &Slot, places: &mut Places<'_>, plan: &mut Plan) {
+    if let (Some(above), Some(expect)) = (places.path(slot.dir), places.file(slot.dir, &slot.name)) {
         let number = plan.batch.steps.len();
-        plan.files.push((dir, name, Some(number)));
-        plan.push(Step::SetMeta { path, expect, modified_ns, executable }, &[slot]);
-        plan.shown_by.extend(slot.old.iter().flat_map(Entry::sources).map(|operation| (operation.dot, number)));
+        plan.push(Step::Check { path: joined(&above, &slot.name), expect }, &[slot]);
+        plan.shown_by.extend(slot.new.iter().flat_map(Entry::sources).map(|operation| (operation.dot, number)));
+    }
+}
+
+/// What is replaced or removed at a slot may stay only because an equal file is at another name. That it is
+/// still there is checked first: otherwise the node would have given up a content that nobody replaced.
+fn check_twin(trees: &Trees<'_>, slot: &Slot, places: &mut Places<'_>, plan: &mut Plan) {
+    let is_checked = slot.old.iter().flat_map(Entry::sources).any(|it| plan.shown_by.contains_key(&it.dot));
+    if let Some(twin) = trees.twin(slot).filter(|_| !is_checked) {
+        check(&twin, places, plan);
     }
 }
 

@@ -14,7 +14,8 @@ pub fn place_of(step: &Step) -> &Path {
         | Step::PutFile { path, .. }
         | Step::PutSymlink { path, .. }
         | Step::Remove { path, .. }
-        | Step::SetMeta { path, .. } => path,
+        | Step::SetMeta { path, .. }
+        | Step::Check { path, .. } => path,
         Step::Move { to, .. } => to,
         Step::Exchange { one, .. } => one,
     }
@@ -88,7 +89,7 @@ pub fn event_of(step: &Step) -> Option<Event> {
         }
         Step::Remove { path, .. } | Step::RemoveDir { path, .. } => Some(Event::Removed { path: path.clone() }),
         Step::Move { from, to, .. } => Some(Event::Moved { from: from.clone(), to: to.clone() }),
-        Step::MakeDir { .. } | Step::Exchange { .. } | Step::SetMeta { .. } => None,
+        Step::MakeDir { .. } | Step::Exchange { .. } | Step::SetMeta { .. } | Step::Check { .. } => None,
     }
 }
 

@@ -177,6 +177,37 @@ fn a_name_is_taken_only_from_what_has_another() {
     assert!(!batch.may_do(1, &[Stepped::Changed]));
 }
 
+/// Case: somebody else has written what is here already, and the user has just removed it. He has not removed what the
+/// other one wrote.
+#[test]
+fn what_is_here_already_is_looked_at_before_it_counts_as_shown() {
+    for removed in [false, true] {
+        let content = file(1);
+        let mut scene = Scene::new(&[operation(1, DirId::ROOT, "a", content.clone())]);
+        let a = scene.file(11, &content);
+        scene.holds(&[], identity(DirId::ROOT), &[("a", a.clone())]);
+        scene.tell(look(&[""]));
+        scene.arrives(&operation(9, DirId::ROOT, "a", content.clone()), &[]);
+        let (placed, ..) = scene.tell(Input::Tick);
+        let batch = placed.expect("a plan");
+        assert!(matches!(&batch.steps[..], [Step::Check { expect: Expect::File(_), .. }]), "{batch:?}");
+        let outcome = if removed { Stepped::Changed } else { Stepped::Done(Some(a)) };
+        if removed {
+            scene.holds(&[], identity(DirId::ROOT), &[]);
+        }
+        let (_, signed, _) = scene.tell(Input::Placed(Ok(vec![outcome])));
+        assert_eq!(Scene::tombstones(&signed).len(), usize::from(removed));
+        let expected: &[u64] = if removed { &[101, 9] } else { &[1, 9] };
+        let mut live: Vec<u64> =
+            scene.feed.lookup(DirId::ROOT, b"a").iter().map(|operation| fixtures::seq(&operation.dot)).collect();
+        live.sort_by_key(|seq| expected.iter().position(|it| it == seq));
+        assert_eq!(live, expected);
+        scene.holds(&[], identity(DirId::ROOT), &[]);
+        let (_, signed, _) = scene.tell(look(&[""]));
+        assert_eq!(signed.len(), usize::from(!removed), "what is shown and removed is removed");
+    }
+}
+
 /// Case: what a name waits for turns up under another one; nobody else need have it.
 #[test]
 fn a_content_that_comes_to_be_here_is_not_waited_for() {
