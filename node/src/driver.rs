@@ -37,7 +37,7 @@ use meshwork_protocol::{
     wire,
 };
 use meshwork_replica::{
-    folder,
+    folder::{self, observed::Batch},
     replica::{self, Input, Output, Replica, Stored},
     transfer,
 };
@@ -58,7 +58,7 @@ use crate::{
     clock,
     disk::blobs::BlobStore,
     resource::events::EventLog,
-    store::{EntryKind, NewEntry, Store, handle::StoreHandle},
+    store::{EntryKind, NewEntry, Store, StoreError, handle::StoreHandle},
 };
 
 pub use self::{home::start, node::Node};
@@ -89,8 +89,8 @@ pub(crate) enum Event {
     Reread { object: ObjectId, records: Vec<Vec<u8>>, done: bool },
     /// A control stream ended.
     Ended { device: DeviceId, generation: u64, reason: String },
-    /// Entries are durable, or could not be stored.
-    Written { tickets: Vec<u64>, durable: bool },
+    /// Entries are durable, or could not be stored; what was to be placed once they are, and whether it may be.
+    Written { tickets: Vec<u64>, durable: bool, batches: Vec<(ObjectId, Batch)>, noted: Result<(), String> },
     /// Something for a folder.
     Folder { object: ObjectId, input: folder::Input },
     /// A fetch ended.
@@ -115,11 +115,13 @@ struct Writing {
     entries: Vec<NewEntry>,
     rows: rows::Rows,
     arrivals: arrivals::Rows,
+    /// What is to be placed once all before it is durable.
+    batches: Vec<(ObjectId, Batch)>,
 }
 
 impl Writing {
     fn is_empty(&self) -> bool {
-        self.tickets.is_empty() && self.rows.is_empty()
+        self.tickets.is_empty() && self.rows.is_empty() && self.batches.is_empty()
     }
 }
 
@@ -213,8 +215,9 @@ impl Driver {
             }
             Event::Reread { object, records, done } => self.drive(Input::Reread { object, records, done }),
             Event::Ended { device, generation, reason } => self.control_ended(device, generation, &reason),
-            Event::Written { tickets, durable } => {
+            Event::Written { tickets, durable, batches, noted } => {
                 self.writing.busy = false;
+                self.place(batches, &noted);
                 for ticket in tickets {
                     self.drive(Input::Persisted { ticket, durable });
                     self.persisted_for_pairing(ticket, durable);
@@ -283,7 +286,7 @@ impl Driver {
                 Output::Disconnect { peer, reason } => self.disconnect(peer, reason),
                 Output::List(object, paths) => self.folders.list(object, paths),
                 Output::Hash(object, files) => self.folders.hash(object, files, &self.blobs),
-                Output::Place(object, batch) => self.folders.place(object, batch),
+                Output::Place(object, batch) => self.writing.batches.push((object, batch)),
                 Output::Base { object, own, changes } => {
                     rows::rows(object, own, &changes, &mut self.writing.rows);
                 }
@@ -307,6 +310,7 @@ impl Driver {
         let tickets = std::mem::take(&mut self.writing.tickets);
         let entries = std::mem::take(&mut self.writing.entries);
         let (rows, arrivals) = (std::mem::take(&mut self.writing.rows), std::mem::take(&mut self.writing.arrivals));
+        let batches = std::mem::take(&mut self.writing.batches);
         let (store, events) = (self.store.clone(), self.events.clone());
         tokio::spawn(async move {
             let durable = match store.append(entries).await {
@@ -316,18 +320,35 @@ impl Driver {
                     false
                 }
             };
-            // Losing rows costs a second look at the files concerned, no more.
+            // Losing rows costs a second look at the files concerned, no more, unless something is placed by them.
+            let flushes = !batches.is_empty();
             let write = move |store: &mut Store| {
                 let index = store.index();
-                arrivals::write(&*index, arrivals).and(rows::write(&*index, rows))
+                arrivals::write(&*index, arrivals).and(rows::write(&*index, rows))?;
+                if flushes { index.flush() } else { Ok(()) }
             };
-            match store.run(write).await.map(|done| done.map_err(Into::into)) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) | Err(error) => tracing::warn!(%error, "the table of local files could not be written"),
+            let written = store.run(write).await.and_then(|done| done.map_err(StoreError::from));
+            if let Err(error) = &written {
+                tracing::warn!(%error, "the table of local files could not be written");
             }
+            let noted = written.map_err(|error| format!("what is to be done could not be noted: {error}"));
+            let noted = if durable { noted } else { Err("records could not be stored".to_owned()) };
             // A loop that has ended needs no answer.
-            let _ = events.send(Event::Written { tickets, durable }).await;
+            let _ = events.send(Event::Written { tickets, durable, batches, noted }).await;
         });
+    }
+
+    /// Changes folders as they were told to be changed, now that it is noted.
+    fn place(&mut self, batches: Vec<(ObjectId, Batch)>, noted: &Result<(), String>) {
+        for (object, batch) in batches {
+            match noted {
+                Ok(()) => self.folders.place(object, batch),
+                Err(reason) => {
+                    let input = folder::Input::Placed(Err(reason.clone()));
+                    self.drive(Input::Folder { object, input });
+                }
+            }
+        }
     }
 
     /// Reads records again and gives them to the replica in parts.
@@ -383,7 +404,7 @@ impl Driver {
         self.network.shutdown().await;
         while inbox.try_recv().is_ok() {}
         let flushed = self.store.run(|store| store.index().flush()).await.map(|done| done.map_err(Into::into));
-        if let Err(error) = flushed.and_then(|done: Result<(), crate::store::StoreError>| done) {
+        if let Err(error) = flushed.and_then(|done: Result<(), StoreError>| done) {
             tracing::error!(%error, "the index could not be written");
         }
         if let Some(done) = self.stopping.take() {

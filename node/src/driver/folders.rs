@@ -294,6 +294,7 @@ impl Driver {
         self.problems.remove(&object);
         self.adoption_put(object, &[]);
         self.writing.rows.retain(|key, _| !key.starts_with(&object.0));
+        self.writing.batches.retain(|(of, _)| *of != object);
         let store = self.store.clone();
         tokio::spawn(async move {
             let cleared = store.run(move |store| rows::clear(&*store.index(), object)).await;

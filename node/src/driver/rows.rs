@@ -1,9 +1,10 @@
 //! The stored form of a folder's disk base: rows of one index tree.
 //!
-//! Key: object (32) then `k` directory name | `d` directory | `f` identity name | `o`. Everything of one
-//! change set is put at once, so that the rows and the place in the own chain that they include agree.
+//! Key: object (32) then `k` directory name | `i` directory name | `d` directory | `f` identity name | `o`. Everything of
+//! one change set is put and removed at once, so that the rows, what was intended, and the place in the own chain that
+//! they include agree.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use meshwork_protocol::{
     codec,
@@ -11,7 +12,7 @@ use meshwork_protocol::{
     wire_struct,
 };
 use meshwork_replica::{
-    feed::{Dot, Key, Name},
+    feed::{Dot, Key, Name, Operation},
     folder::{
         BaseChange,
         observed::{DirIdentity, Fingerprint},
@@ -19,7 +20,7 @@ use meshwork_replica::{
     replica::StoredBase,
 };
 
-use crate::store::index::{Index, IndexError};
+use crate::store::index::{Index, IndexError, MAX_VALUE};
 
 /// The tree.
 const TREE: &str = "base";
@@ -58,10 +59,11 @@ fn row(object: ObjectId, change: &BaseChange) -> Row {
     let key = |tag: u8, parts: &[&[u8]]| [object.0.as_slice(), &[tag], &parts.concat()].concat();
     match change {
         BaseChange::Key { key: at, operations } => {
-            let row = |dot: Dot| DotRow { record: dot.record, index: dot.index };
-            let dots: Vec<DotRow> = operations.iter().map(|op| row(op.dot)).collect();
-            let value = (!dots.is_empty()).then(|| codec::encode(&dots));
+            let value = if operations.is_empty() { None } else { dots(operations) };
             (key(b'k', &[&at.dir.0, at.name.as_bytes()]), value)
+        }
+        BaseChange::Intent { key: at, operations } => {
+            (key(b'i', &[&at.dir.0, at.name.as_bytes()]), operations.as_deref().and_then(dots))
         }
         BaseChange::Dir { dir, identity } => {
             let value = identity
@@ -81,6 +83,19 @@ fn row(object: ObjectId, change: &BaseChange) -> Row {
             (key(b'f', &[&identity_bytes(*parent), name.as_bytes()]), value)
         }
     }
+}
+
+/// None where peers have given one name so many versions that no row holds them: then its file is looked at as if
+/// nothing were known of it, and the other rows are stored.
+fn dots(operations: &[Arc<Operation>]) -> Option<Vec<u8>> {
+    let row = |dot: Dot| DotRow { record: dot.record, index: dot.index };
+    let dots: Vec<DotRow> = operations.iter().map(|operation| row(operation.dot)).collect();
+    Some(codec::encode(&dots)).filter(|value| value.len() <= MAX_VALUE)
+}
+
+fn read_dots(value: &[u8]) -> Option<Vec<Dot>> {
+    let rows: Vec<DotRow> = codec::decode(value, ROW_MAX).ok()?;
+    Some(rows.iter().map(|row| Dot { record: row.record, index: row.index }).collect())
 }
 
 fn identity_bytes(identity: DirIdentity) -> [u8; 24] {
@@ -107,11 +122,11 @@ pub fn load(index: &dyn Index, object: ObjectId) -> Result<StoredBase, IndexErro
 fn read_row(base: &mut StoredBase, key: &[u8], value: &[u8]) -> Option<()> {
     let (tag, rest) = key.split_first()?;
     match tag {
-        b'k' => {
+        b'k' | b'i' => {
             let (dir, name) = rest.split_first_chunk()?;
-            let dots: Vec<DotRow> = codec::decode(value, ROW_MAX).ok()?;
-            let dots = dots.iter().map(|row| Dot { record: row.record, index: row.index });
-            base.keys.push((Key { dir: DirId(*dir), name: Name::new(name).ok()? }, dots.collect()));
+            let key = Key { dir: DirId(*dir), name: Name::new(name).ok()? };
+            let rows = if *tag == b'k' { &mut base.keys } else { &mut base.intents };
+            rows.push((key, read_dots(value)?));
         }
         b'd' => {
             let is: IdentityRow = codec::decode(value, ROW_MAX).ok()?;
@@ -153,9 +168,7 @@ pub fn rows(object: ObjectId, (own, seq): (ChainId, u64), changes: &[BaseChange]
 
 /// Writes rows.
 pub fn write(index: &dyn Index, rows: Rows) -> Result<(), IndexError> {
-    let (put, remove): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|(_, value)| value.is_some());
-    index.remove_many(TREE, remove.into_iter().map(|(key, _)| key).collect())?;
-    index.put_many(TREE, put.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
+    index.change_many(TREE, rows.into_iter().collect())
 }
 
 /// Removes all rows of an object.

@@ -39,6 +39,8 @@ pub enum IndexError {
 pub trait Index: Send + Sync {
     /// Puts all items, or none of them.
     fn put_many(&self, tree: &str, items: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), IndexError>;
+    /// Puts the items that have a value and removes the others: all of them, or none.
+    fn change_many(&self, tree: &str, items: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), IndexError>;
     /// The value of a key.
     fn get(&self, tree: &str, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError>;
     /// Removes all keys, or none of them; one that is not there is ignored.
@@ -127,12 +129,19 @@ impl SledIndex {
 
 impl Index for SledIndex {
     fn put_many(&self, tree: &str, items: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), IndexError> {
+        self.change_many(tree, items.into_iter().map(|(key, value)| (key, Some(value))).collect())
+    }
+
+    fn change_many(&self, tree: &str, items: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), IndexError> {
         let mut batch = sled::Batch::default();
         for (key, value) in items {
-            if key.len() > MAX_KEY || value.len() > MAX_VALUE {
+            if key.len() > MAX_KEY || value.as_ref().is_some_and(|value| value.len() > MAX_VALUE) {
                 return Err(IndexError::TooLarge);
             }
-            batch.insert(key, value);
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
         }
         self.batch(tree, batch)
     }

@@ -75,7 +75,7 @@ pub enum Output {
     List(Vec<Path>),
     /// Read these files.
     Hash(Vec<ToHash>),
-    /// Change the disk.
+    /// Change the disk, once all that was to be stored by now is durable.
     Place(Batch),
     /// Sign these operations into records.
     Author(Vec<NewOperation>),

@@ -102,6 +102,10 @@ impl Index for One<'_> {
         Ok(())
     }
 
+    fn change_many(&self, _: &str, _: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), IndexError> {
+        Ok(())
+    }
+
     fn scan_prefix(
         &self,
         _: &str,
@@ -140,8 +144,8 @@ fn row(program: &mut Program<'_>) -> bool {
     let key = [OBJECT.0.as_slice(), program.part()].concat();
     let value = program.rest();
     let base = rows::load(&One(&key, value), OBJECT).expect("a row that cannot be read is left out");
-    let StoredBase { keys, dirs, files, own } = base;
-    assert!(keys.len() + dirs.len() + files.len() <= 1, "a row is one");
+    let StoredBase { keys, dirs, files, intents, own } = base;
+    assert!(keys.len() + dirs.len() + files.len() + intents.len() <= 1, "a row is one");
     let dirs = dirs.into_iter().map(|(dir, identity)| BaseChange::Dir { dir, identity: Some(identity) });
     let files = files.into_iter().map(|(parent, name, is)| BaseChange::File { parent, name, fingerprint: Some(is) });
     let changes: Vec<BaseChange> = dirs.chain(files).collect();
@@ -149,7 +153,7 @@ fn row(program: &mut Program<'_>) -> bool {
     rows::rows(OBJECT, own.unwrap_or((ChainId([0; 16]), 0)), &changes, &mut again);
     let written = again.get(&key).cloned().flatten();
     assert!(changes.is_empty() || written.as_deref() == Some(value), "written as read");
-    !changes.is_empty() || !keys.is_empty() || own.is_some()
+    !changes.is_empty() || !keys.is_empty() || !intents.is_empty() || own.is_some()
 }
 
 pub(super) fn seeds() -> Vec<Vec<u8>> {

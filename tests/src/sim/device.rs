@@ -1,6 +1,9 @@
 //! One simulated device: what lives in its process, what is on its disk, and what its store has.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use meshwork_protocol::{
     id::{ChainId, ContentId, DeviceId, DirId, Incarnation, MeshId},
@@ -8,7 +11,7 @@ use meshwork_protocol::{
     seal::SealKey,
 };
 use meshwork_replica::{
-    feed::{Dot, Key, Name},
+    feed::{Dot, Key, Name, Operation},
     folder::{
         BaseChange, ToHash,
         observed::{Batch, DirIdentity, Fingerprint, Path, Stepped},
@@ -26,17 +29,18 @@ pub struct Rows {
     keys: BTreeMap<Key, Vec<Dot>>,
     dirs: BTreeMap<DirId, DirIdentity>,
     files: BTreeMap<(DirIdentity, Name), Fingerprint>,
+    intents: BTreeMap<Key, Vec<Dot>>,
 }
 
 impl Rows {
-    /// Applies changes, as the node's index does.
+    /// Applies changes, as the node's index does: all of them or none.
     pub fn apply(&mut self, own: (ChainId, u64), changes: &[BaseChange]) {
-        self.remove(changes);
         self.own = Some(own);
+        let dots = |operations: &[Arc<Operation>]| operations.iter().map(|operation| operation.dot).collect();
         for change in changes {
             match change {
                 BaseChange::Key { key, operations } if !operations.is_empty() => {
-                    self.keys.insert(key.clone(), operations.iter().map(|op| op.dot).collect());
+                    self.keys.insert(key.clone(), dots(operations));
                 }
                 BaseChange::Key { key, .. } => drop(self.keys.remove(key)),
                 BaseChange::Dir { dir, identity: Some(identity) } => drop(self.dirs.insert(*dir, *identity)),
@@ -47,29 +51,10 @@ impl Rows {
                 BaseChange::File { parent, name, fingerprint: None } => {
                     self.files.remove(&(*parent, name.clone()));
                 }
-            }
-        }
-    }
-
-    /// Only what the changes in the end remove: the index is told of that first.
-    pub fn remove(&mut self, changes: &[BaseChange]) {
-        let mut last: BTreeMap<String, &BaseChange> = BTreeMap::new();
-        for change in changes {
-            let row = match change {
-                BaseChange::Key { key, .. } => format!("k{:?}", key),
-                BaseChange::Dir { dir, .. } => format!("d{}", dir),
-                BaseChange::File { parent, name, .. } => format!("f{:?}{:?}", parent, name),
-            };
-            last.insert(row, change);
-        }
-        for change in last.into_values() {
-            match change {
-                BaseChange::Key { key, operations } if operations.is_empty() => drop(self.keys.remove(key)),
-                BaseChange::Dir { dir, identity: None } => drop(self.dirs.remove(dir)),
-                BaseChange::File { parent, name, fingerprint: None } => {
-                    self.files.remove(&(*parent, name.clone()));
+                BaseChange::Intent { key, operations: Some(operations) } => {
+                    self.intents.insert(key.clone(), dots(operations));
                 }
-                _ => {}
+                BaseChange::Intent { key, operations: None } => drop(self.intents.remove(key)),
             }
         }
     }
@@ -81,6 +66,7 @@ impl Rows {
             keys: self.keys.iter().map(|(key, dots)| (key.clone(), dots.clone())).collect(),
             dirs: self.dirs.iter().map(|(dir, identity)| (*dir, *identity)).collect(),
             files: self.files.iter().map(|((parent, name), print)| (*parent, name.clone(), *print)).collect(),
+            intents: self.intents.iter().map(|(key, dots)| (key.clone(), dots.clone())).collect(),
         }
     }
 }
@@ -94,12 +80,14 @@ pub struct Lot {
     pub entries: Vec<Stored>,
     /// Changes of the disk base.
     pub bases: Vec<((ChainId, u64), Vec<BaseChange>)>,
+    /// What is to be placed once all of it is durable.
+    pub batch: Option<Batch>,
 }
 
 impl Lot {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.tickets.is_empty() && self.bases.is_empty()
+        self.tickets.is_empty() && self.bases.is_empty() && self.batch.is_none()
     }
 }
 

@@ -40,6 +40,13 @@ pub enum BaseChange {
         /// Its fingerprint.
         fingerprint: Option<Fingerprint>,
     },
+    /// What a plan is to make of a key, as long as nobody has seen what came of it; `None` removes the row.
+    Intent {
+        /// Which key.
+        key: Key,
+        /// The operations that it is to show; none where nothing is to be left.
+        operations: Option<Vec<Arc<Operation>>>,
+    },
 }
 
 /// What the disk showed, and how to recognise it.
@@ -52,6 +59,11 @@ pub struct DiskBase {
     by_content: BTreeMap<ContentId, BTreeSet<Key>>,
     /// Contents that were put under a key since this was last asked.
     fresh: BTreeSet<ContentId>,
+    /// What plans were to make of keys of which it is not known yet what they show.
+    ///
+    /// A key has one intent: nothing is planned for it before it was looked at again, so no other plan can have been
+    /// at work there since, and a later intent is stored with the base that the earlier one came to.
+    intents: BTreeMap<Key, Vec<Arc<Operation>>>,
     changes: Vec<BaseChange>,
 }
 
@@ -73,6 +85,8 @@ impl DiskBase {
             BaseChange::Dir { dir, identity: Some(identity) } => self.bind(dir, identity),
             BaseChange::Dir { dir, identity: None } => self.unbind(dir),
             BaseChange::File { parent, name, fingerprint } => self.set_file(parent, name, fingerprint),
+            BaseChange::Intent { key, operations: Some(operations) } => drop(self.intents.insert(key, operations)),
+            BaseChange::Intent { key, operations: None } => drop(self.intents.remove(&key)),
         }
         self.changes.clear();
         self.fresh.clear();
@@ -93,6 +107,49 @@ impl DiskBase {
             self.reindex(&key, &old, &new);
             self.changes.push(BaseChange::Key { key, operations: new });
         }
+        // What was written after a plan was written over what came of it: then the disk shows the one without the other.
+        for operation in operations {
+            let Some(live) = self.intents.get_mut(&operation.key) else { continue };
+            live.retain(|old| !operation.replaces(&old.dot));
+            live.push(operation.clone());
+            let (key, operations) = (operation.key.clone(), Some(live.clone()));
+            self.changes.push(BaseChange::Intent { key, operations });
+        }
+    }
+
+    /// Notes what a plan is to make of these keys, before its first step.
+    pub fn intend(&mut self, target: &FeedMap, keys: &BTreeSet<Key>) {
+        for key in keys {
+            let operations = target.at(key).to_vec();
+            self.changes.push(BaseChange::Intent { key: key.clone(), operations: Some(operations.clone()) });
+            self.intents.insert(key.clone(), operations);
+        }
+    }
+
+    /// The keys of which it is not known what came of a plan.
+    pub fn intents(&self) -> impl Iterator<Item = &Key> {
+        self.intents.keys()
+    }
+
+    /// The base as it is if all came about that was intended; `None` where nothing is in doubt.
+    pub fn intended(&self) -> Option<FeedMap> {
+        let mut map = (!self.intents.is_empty()).then(|| self.map.clone())?;
+        self.intents.iter().for_each(|(key, operations)| map.set_key(key.clone(), operations.clone()));
+        Some(map)
+    }
+
+    /// What these keys show is known.
+    pub fn forget_intents<'k>(&mut self, keys: impl IntoIterator<Item = &'k Key>) {
+        for key in keys {
+            if self.intents.remove(key).is_some() {
+                self.drop_intent(key.clone());
+            }
+        }
+    }
+
+    /// Removes what is stored of an intent whose operations are not there any more.
+    pub(crate) fn drop_intent(&mut self, key: Key) {
+        self.changes.push(BaseChange::Intent { key, operations: None });
     }
 
     /// The disk now shows `operations` under `key`.

@@ -16,7 +16,7 @@ use super::{
     queue::Queue,
     reconcile::{Plan, Reconcile},
     scan::{Difference, Findings, Found, FoundFile, Round},
-    search::{Lost, Search},
+    search::Search,
     steps::{concerns_directory, elsewhere, event_of, moved_directories, parents, place_of},
 };
 use crate::feed::{Edit, Edits, FeedMap, Key, NodeRef, Now, Operation, diff};
@@ -64,11 +64,13 @@ pub struct Disk {
 
 impl Disk {
     pub fn new(base: DiskBase) -> Self {
+        // Of plans that were cut short it is found out first what they came to.
+        let everywhere = base.intents().next().is_some();
         Disk {
             base,
             job: Job::None,
             dirty: BTreeSet::from([Path::new()]),
-            everywhere: false,
+            everywhere,
             again: None,
             search: Search::default(),
             queue: Queue::default(),
@@ -172,11 +174,11 @@ impl Disk {
     fn next_round(&mut self, now: Timestamp) -> Round {
         let mut dirty = std::mem::take(&mut self.dirty);
         if !std::mem::take(&mut self.everywhere) {
-            return Round::new(dirty, Lost::default());
+            return Round::new(dirty);
         }
         let view = self.base.map().view();
         dirty.extend(view.nodes().map(|node| view.path_of(node)));
-        Round::new(dirty, self.search.begin(now))
+        Round::everywhere(dirty, self.search.begin(now))
     }
 
     /// Looks into directories that were moved and all below them: what changed there just before may be
@@ -221,7 +223,7 @@ impl Disk {
                 self.job = Job::List(round);
             } else if let Some(batch) = self.puts.pop_front() {
                 self.job = Job::Put(batch.steps.clone());
-                out.push(Output::Place(batch));
+                self.place(batch, &mut out);
             } else if self.stopped.is_none() && self.queue.is_ready() && !self.fruitless {
                 self.reconcile(now, feed, &mut out);
             }
@@ -237,11 +239,22 @@ impl Disk {
                 out.push(Output::Unwant(unwanted));
             }
         }
+        self.store(&mut out);
+        out
+    }
+
+    fn store(&mut self, out: &mut Vec<Output>) {
         let changes = self.base.take_changes();
         if !changes.is_empty() {
             out.push(Output::Base(changes));
         }
-        out
+    }
+
+    /// Has the disk changed, once all is stored that is known of it by now: what a crash leaves is then told from what
+    /// the user did.
+    fn place(&mut self, batch: Batch, out: &mut Vec<Output>) {
+        self.store(out);
+        out.push(Output::Place(batch));
     }
 
     fn listed(
@@ -272,7 +285,9 @@ impl Disk {
             self.job = Job::List(round);
             return;
         }
-        round.compare(&self.base, &feed.view(), rng);
+        let intended = self.base.intended();
+        let others: Vec<_> = intended.iter().chain([feed]).map(FeedMap::view).collect();
+        round.compare(&self.base, &others, rng);
         self.search.end(now, round.lost());
         self.hash_or_conclude(feed, round, out);
     }
@@ -293,14 +308,20 @@ impl Disk {
         for (path, reason) in findings.problems.drain(..) {
             out.push(Output::Event(Event::Problem { path, reason }));
         }
-        self.name_by_standing_ids(&round, &mut findings.differences);
-        let agreement = agreement(self.base.map(), feed, &findings.differences);
-        self.adopt(feed, agreement, &mut round, &mut findings);
+        // What a plan has left is told first, whatever has become of what it was to bring: it is not the user's work.
+        for shown in self.base.intended().iter().chain([feed]) {
+            self.name_by_standing_ids(&round, &mut findings.differences);
+            let agreement = agreement(self.base.map(), shown, &findings.differences);
+            self.adopt(shown, feed, agreement, (&mut round, &mut findings));
+        }
         self.name_by_standing_ids(&round, &mut findings.differences);
         self.recognise(&findings.dirs);
         let edits = edits_of(&self.base, &findings);
         match diff(self.base.map(), feed, &edits) {
             Ok(operations) => {
+                if round.is_complete() {
+                    self.end_doubt(feed, &round);
+                }
                 out.push(Output::Author(operations));
                 self.job = Job::Author(round, findings);
             }
@@ -313,10 +334,17 @@ impl Disk {
         }
     }
 
-    /// Takes over what the replica has as the disk shows it: that is nothing new, and the base learns it.
-    fn adopt(&mut self, feed: &FeedMap, agreement: Agreement, round: &mut Round, findings: &mut Findings) {
+    /// Takes over what the replica has as the disk shows it, or what a plan was to make of it: that is nothing new, and
+    /// the base learns it.
+    fn adopt(
+        &mut self,
+        shown: &FeedMap,
+        feed: &FeedMap,
+        agreement: Agreement,
+        (round, findings): (&mut Round, &mut Findings),
+    ) {
         for key in &agreement.keys {
-            self.base.set_key(key.clone(), feed.at(key).to_vec());
+            self.base.set_key(key.clone(), shown.at(key).to_vec());
         }
         self.compare(feed, agreement.keys);
         let view = self.base.map().view();
@@ -346,6 +374,15 @@ impl Disk {
         let (files, other) = std::mem::take(&mut findings.files).into_iter().partition(of_held);
         findings.files = other;
         round.hold(held, files);
+    }
+
+    /// A look at the disk has told what earlier plans came to: what differs from that by now is the user's work.
+    fn end_doubt(&mut self, feed: &FeedMap, round: &Round) {
+        let view = self.base.map().view();
+        let known: Vec<Key> = self.base.intents().filter(|key| round.knows(&view, key)).cloned().collect();
+        drop(view);
+        self.base.forget_intents(&known);
+        self.compare(feed, known);
     }
 
     /// A directory of several ids may have lost the one that it was listed by: then it goes by another.
@@ -402,12 +439,19 @@ impl Disk {
             self.fruitless = true;
             return;
         }
+        let doubtful: BTreeSet<Key> = self.base.intents().filter(|key| keys.contains(key)).cloned().collect();
+        if !doubtful.is_empty() {
+            return self.queue.defer(now, doubtful);
+        }
         let target = self.base.map().with(feed, &keys);
         let (base, arrived) = (&self.base, self.queue.arrived());
         match (Reconcile { base, target: &target, keys: &keys, arrived }).plan() {
             Ok(plan) if plan.batch.steps.is_empty() => self.settle(feed, &plan, &target, &[]),
             Ok(plan) => {
-                out.push(Output::Place(plan.batch.clone()));
+                if !plan.batch.steps.iter().all(Step::is_check) {
+                    self.base.intend(&target, &plan.keys);
+                }
+                self.place(plan.batch.clone(), out);
                 self.job = Job::Place(plan, target);
             }
             Err(unknown) => {
@@ -419,6 +463,7 @@ impl Disk {
 
     fn settle(&mut self, feed: &FeedMap, plan: &Plan, target: &FeedMap, seen: &[Option<Seen>]) {
         plan.settle(&mut self.base, target, seen);
+        self.base.forget_intents(&plan.keys);
         self.compare(feed, plan.keys.iter().cloned());
     }
 
@@ -477,6 +522,7 @@ impl Disk {
             self.base.set_key(key.clone(), shown);
             self.compare(feed, [key]);
         }
+        self.base.forget_intents(&plan.told(&done));
         self.queue.defer(now, plan.failed(&done));
         if plan.batch.steps.iter().any(concerns_directory) {
             self.look_everywhere();
@@ -509,7 +555,7 @@ impl Disk {
             let reason = "a directory could not be brought back; it is when the node starts again".to_owned();
             return out.push(Output::Event(Event::Problem { path: Path::new(), reason }));
         }
-        out.push(Output::Place(Batch { steps: steps.clone(), ..Batch::default() }));
+        self.place(Batch { steps: steps.clone(), ..Batch::default() }, out);
         self.job = Job::Undo(steps, tries);
     }
 

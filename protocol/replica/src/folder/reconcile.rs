@@ -375,6 +375,18 @@ impl Plan {
         }
     }
 
+    /// The keys of which it is known what they show, in a plan that was not carried through: only a look at the disk
+    /// tells what steps that move things, or concern directories, came to.
+    pub fn told(&self, done: &[bool]) -> Vec<Key> {
+        let is_shown = |step: &Step| {
+            matches!(step, Step::PutFile { .. } | Step::PutSymlink { .. } | Step::Remove { .. } | Step::Check { .. })
+        };
+        let steps = self.batch.steps.iter().zip(&self.serves).zip(done);
+        let moved = steps.filter(|((step, _), done)| **done && !is_shown(step)).flat_map(|((_, keys), _)| keys);
+        let moved: BTreeSet<&Key> = moved.collect();
+        self.keys.iter().filter(|key| !moved.contains(key)).cloned().collect()
+    }
+
     /// The keys that cannot be brought in line because steps for them were not done.
     pub fn failed(&self, done: &[bool]) -> BTreeSet<Key> {
         let failed = self.serves.iter().zip(done).filter(|(_, done)| !**done);

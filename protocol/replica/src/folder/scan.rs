@@ -17,7 +17,7 @@ use super::{
     observed::{DirIdentity, Fingerprint, Hashed, ListError, Listing, Path, Seen},
     search::Lost,
 };
-use crate::feed::{Entry, FileKind, FileValue, Name, NodeId, View, symlink_content};
+use crate::feed::{Entry, FileKind, FileValue, Key, Name, NodeId, View, symlink_content};
 
 /// A listing, or the reason why there is none.
 pub type ListResult = (Path, Result<Listing, ListError>);
@@ -97,6 +97,10 @@ pub struct Round {
     /// The directories that were listed, wherever they are now.
     known: BTreeMap<DirId, DirIdentity>,
     lost: Lost,
+    /// All directories are looked at.
+    everywhere: bool,
+    /// Names of which not all could be learned.
+    doubtful: BTreeSet<Path>,
     to_hash: VecDeque<ToHash>,
     hash_total: usize,
     ready: Findings,
@@ -105,8 +109,24 @@ pub struct Round {
 
 impl Round {
     /// Starts a round over `dirty` directories.
-    pub fn new(dirty: BTreeSet<Path>, lost: Lost) -> Self {
-        Round { to_list: dirty, lost, ..Round::default() }
+    pub fn new(dirty: BTreeSet<Path>) -> Self {
+        Round { to_list: dirty, ..Round::default() }
+    }
+
+    /// Starts a round over all directories.
+    pub fn everywhere(all: BTreeSet<Path>, lost: Lost) -> Self {
+        Round { to_list: all, lost, everywhere: true, ..Round::default() }
+    }
+
+    /// Whether the round, now complete, has told what is under the name of a key.
+    pub fn knows(&self, view: &View<'_>, key: &Key) -> bool {
+        let node = view.node_of(key.dir);
+        let ids = node.map_or(&[][..], |node| view.ids_of(node));
+        let listed = [key.dir].iter().chain(ids).find_map(|id| self.seen_at.get(self.known.get(id)?)).cloned();
+        let is_looked_at = self.everywhere || listed.is_some();
+        let path = listed.or_else(|| node.map(|node| view.path_of(node)));
+        let is_told = |path: Path| ![joined(&path, &key.name), path].iter().any(|at| self.doubtful.contains(at));
+        is_looked_at && !self.lost.is_unsure() && path.is_none_or(is_told)
     }
 
     /// What is known of directories that are not where they were, once the listings are compared.
@@ -163,13 +183,14 @@ impl Round {
         self.listed.insert(path, listing);
     }
 
-    /// Compares the complete listings with the base, and prepares the reading of new files.
-    pub fn compare(&mut self, base: &DiskBase, replica: &View<'_>, rng: &mut impl CryptoRng) {
+    /// Compares the complete listings with the base, and prepares the reading of new files. What the base does not know
+    /// may be known from other trees.
+    pub fn compare(&mut self, base: &DiskBase, others: &[View<'_>], rng: &mut impl CryptoRng) {
         let view = base.map().view();
         let listed = std::mem::take(&mut self.listed);
         // Parents sort before their children, so a parent's node is known when a child needs it.
         for (path, listing) in &listed {
-            let node = self.recognise(base, &view, replica, path, listing.identity, rng);
+            let node = self.recognise(base, &view, others, path, listing.identity, rng);
             self.nodes.insert(path.clone(), node);
             self.known.insert(node, listing.identity);
             self.ready.dirs.push((node, listing.identity));
@@ -194,7 +215,7 @@ impl Round {
         &mut self,
         base: &DiskBase,
         view: &View<'_>,
-        replica: &View<'_>,
+        others: &[View<'_>],
         path: &[Name],
         identity: DirIdentity,
         rng: &mut impl CryptoRng,
@@ -208,7 +229,7 @@ impl Round {
         // The same name under another identity, and the old one nowhere in sight: made anew by a
         // checkout or a restore, which to its user is the same directory.
         if let Some(parent) = self.node_at(view, above) {
-            for shown in [view, replica] {
+            for shown in [view].into_iter().chain(others) {
                 let Some(Entry::Dir { node, .. }) = shown.entry(parent, name) else {
                     continue;
                 };
@@ -353,10 +374,10 @@ impl Round {
                 continue;
             };
             match outcome {
-                Hashed::Unstable | Hashed::Missing => drop(self.ready.again.insert(above.to_vec())),
+                Hashed::Unstable | Hashed::Missing => self.look_again_at(above, name),
                 // Another file has taken its name since: where the one listed is now, only a new listing tells.
                 Hashed::Content { fingerprint, .. } if fingerprint.inode != file.fingerprint.inode => {
-                    self.ready.again.insert(above.to_vec());
+                    self.look_again_at(above, name);
                 }
                 Hashed::Unreadable(reason) => self.ready.problems.push((file.path.clone(), reason)),
                 Hashed::Content { fingerprint, content, manifest } => {
@@ -381,6 +402,11 @@ impl Round {
         }
     }
 
+    fn look_again_at(&mut self, above: &[Name], name: &Name) {
+        self.ready.again.insert(above.to_vec());
+        self.doubtful.insert(joined(above, name));
+    }
+
     /// What is known by now and not yet taken. What is gone comes last, so that a rename read in two
     /// batches is a copy before it is a removal.
     pub fn take_findings(&mut self) -> Findings {
@@ -388,6 +414,7 @@ impl Round {
             self.ready.differences.append(&mut self.last.differences);
             self.ready.files.append(&mut self.last.files);
         }
+        self.doubtful.extend(self.ready.problems.iter().map(|(path, _)| path.clone()));
         std::mem::take(&mut self.ready)
     }
 

@@ -22,6 +22,10 @@ struct Scene {
     listings: BTreeMap<Path, Listing>,
     contents: BTreeMap<u64, FileValue>,
     signed: u64,
+    /// What was to be stored.
+    stored: Vec<BaseChange>,
+    /// How much of it had to be durable before the disk was changed last.
+    durable: usize,
 }
 
 impl Scene {
@@ -29,24 +33,44 @@ impl Scene {
     fn new(shown: &[Arc<Operation>]) -> Self {
         let mut feed = FeedMap::default();
         feed.apply(shown);
-        let mut base = fixtures::disk(&[]);
+        let bind = |dir: DirId| BaseChange::Dir { dir, identity: Some(identity(dir)) };
+        let mut stored = vec![bind(DirId::ROOT)];
         for operation in shown {
             let key = &operation.key;
-            for dir in operation.value.dirs() {
-                base.restore(BaseChange::Dir { dir: *dir, identity: Some(identity(*dir)) });
-            }
-            base.restore(BaseChange::Key { key: key.clone(), operations: feed.at(key).to_vec() });
+            stored.extend(operation.value.dirs().iter().copied().map(bind));
+            stored.push(BaseChange::Key { key: key.clone(), operations: feed.at(key).to_vec() });
         }
         let rng = SeedRng::new([1; 32]);
         let (listings, contents) = (BTreeMap::new(), BTreeMap::new());
-        let disk = Disk::new(base);
-        Scene { disk, feed, rng, now: START, listings, contents, signed: 100 }
+        let disk = Disk::new(restored(&stored));
+        Scene { disk, feed, rng, now: START, listings, contents, signed: 100, stored, durable: 0 }
+    }
+
+    /// The process dies. What is stored is what had to be when the disk was changed last.
+    fn crashes(&mut self) {
+        self.stored.truncate(self.durable);
+        self.disk = Disk::new(restored(&self.stored));
+        self.disk.compare_all(&self.feed);
+    }
+
+    /// From now on these operations stand of those at a name in the root, and no others.
+    fn stand(&mut self, at: &str, operations: &[Arc<Operation>]) {
+        let key = Key { dir: DirId::ROOT, name: name(at) };
+        self.feed.set_key(key.clone(), operations.to_vec());
+        self.disk.compare(&self.feed, [key]);
     }
 
     /// What a directory holds from now on.
     fn holds(&mut self, at: &[Name], identity: DirIdentity, entries: &[(&str, Seen)]) {
         let entries = entries.iter().map(|(text, seen)| (name(text), seen.clone())).collect();
         self.listings.insert(at.to_vec(), Listing { identity, entries });
+    }
+
+    /// What the root holds from now on: names, inodes and contents.
+    fn shows(&mut self, files: &[(&str, u64, u8)]) {
+        let entries: Vec<_> =
+            files.iter().map(|(text, inode, content)| (*text, self.file(*inode, &file(*content)))).collect();
+        self.holds(&[], identity(DirId::ROOT), &entries);
     }
 
     /// A file of this inode with the content of a value.
@@ -99,7 +123,11 @@ impl Scene {
                         signed.extend(operations.iter().cloned());
                         inputs.push(Input::Authored(operations));
                     }
-                    Output::Place(batch) => placed = Some(batch),
+                    Output::Base(changes) => self.stored.extend(changes),
+                    Output::Place(batch) => {
+                        self.durable = self.stored.len();
+                        placed = Some(batch);
+                    }
                     other => rest.push(other),
                 }
             }
@@ -118,6 +146,12 @@ impl Scene {
     fn tombstones(signed: &[Arc<Operation>]) -> Vec<&Key> {
         signed.iter().filter(|operation| operation.value.is_tombstone()).map(|operation| &operation.key).collect()
     }
+}
+
+fn restored(stored: &[BaseChange]) -> DiskBase {
+    let mut base = DiskBase::default();
+    stored.iter().for_each(|change| base.restore(change.clone()));
+    base
 }
 
 fn look(at: &[&str]) -> Input {
@@ -228,6 +262,90 @@ fn a_content_that_comes_to_be_here_is_not_waited_for() {
         matches!(&batch.steps[..], [Step::PutFile { copy_from: Some((from, _)), .. }] if *from == path("b")),
         "{batch:?}"
     );
+}
+
+/// A folder that shows a file as the replica has it, and has a plan for it now that other operations stand there: the
+/// step is done, and the process dies before anybody knows. Gives the scene and the operation.
+fn cut_short(then: &[Arc<Operation>], left: &[(&str, u64, u8)]) -> (Scene, Arc<Operation>) {
+    let first = operation(1, DirId::ROOT, "a", file(1));
+    let mut scene = Scene::new(std::slice::from_ref(&first));
+    let a = scene.file(11, &first.value);
+    scene.holds(&[], identity(DirId::ROOT), &[("a", a)]);
+    let (placed, signed, _) = scene.tell(look(&[""]));
+    assert_eq!((placed, signed.len()), (None, 0));
+    scene.stand("a", then);
+    let mut placed = scene.tell(Input::Tick).0;
+    for value in then.iter().filter_map(|operation| operation.value.file()) {
+        placed = scene.tell(Input::Arrived(value.content)).0;
+    }
+    assert_eq!(placed.expect("a plan").steps.len(), 1);
+    scene.shows(left);
+    (scene, first)
+}
+
+/// Case: what a record had brought was taken off the disk as it stood no more. By the next start it stands again.
+#[test]
+fn what_a_plan_had_removed_is_not_missed_after_a_crash() {
+    for crashes in [1, 2] {
+        let (mut scene, first) = cut_short(&[], &[]);
+        scene.stand("a", std::slice::from_ref(&first));
+        (0..crashes).for_each(|_| scene.crashes());
+        let (_, signed, _) = scene.tell(Input::DirtyEverywhere);
+        assert_eq!(signed, []);
+        let (placed, ..) = scene.tell(Input::Arrived(first.value.file().unwrap().content));
+        assert!(matches!(&placed.expect("a plan").steps[..], [Step::PutFile { .. }]));
+    }
+}
+
+/// Case: a version was placed, and by the next start its record stands no more.
+#[test]
+fn what_a_plan_had_placed_is_not_the_users_after_a_crash() {
+    let (mut scene, first) = cut_short(&[operation(9, DirId::ROOT, "a", file(2))], &[("a", 12, 2)]);
+    scene.stand("a", std::slice::from_ref(&first));
+    scene.crashes();
+    let (_, signed, _) = scene.tell(Input::DirtyEverywhere);
+    assert_eq!(signed, []);
+    let (placed, ..) = scene.tell(Input::Arrived(first.value.file().unwrap().content));
+    assert!(matches!(&placed.expect("a plan").steps[..], [Step::PutFile { expect: Expect::File(_), .. }]));
+}
+
+/// Cases: the process dies before the first step; the user removes the file before the next start, or after the node has
+/// looked at it. Of the first nobody can tell who did it, and the node says nothing in the user's name.
+#[test]
+fn a_plan_is_remembered_until_it_is_known_what_it_came_to() {
+    for removed_while_down in [false, true] {
+        let (mut scene, first) = cut_short(&[], if removed_while_down { &[] } else { &[("a", 11, 1)] });
+        scene.stand("a", &[first]);
+        scene.crashes();
+        let (_, signed, _) = scene.tell(Input::DirtyEverywhere);
+        assert_eq!(signed, []);
+        assert_eq!(scene.disk.base().intents().count(), 0);
+        if !removed_while_down {
+            scene.shows(&[]);
+            let (_, signed, _) = scene.tell(look(&[""]));
+            assert_eq!(Scene::tombstones(&signed).len(), 1, "{signed:?}");
+        }
+    }
+}
+
+/// Case: the user wrote after a plan was done, which was signed; what the plan came to was not stored.
+#[test]
+fn what_was_written_after_a_plan_was_written_over_what_it_came_to() {
+    let (mut scene, first) = cut_short(&[], &[]);
+    scene.shows(&[("a", 13, 3)]);
+    let (_, signed, _) = scene.tell(Input::Placed(Ok(vec![Stepped::Done(None)])));
+    assert!(signed.is_empty(), "the watch has not told yet");
+    let (_, signed, _) = scene.tell(look(&[""]));
+    let [own] = &signed[..] else { panic!("{signed:?}") };
+    assert!(own.base.is_empty());
+    scene.stand("a", &[first.clone(), own.clone()]);
+    scene.crashes();
+    scene.disk.replay_own(&signed);
+    let (_, signed, _) = scene.tell(Input::DirtyEverywhere);
+    assert_eq!(signed, []);
+    let (placed, ..) = scene.tell(Input::Arrived(first.value.file().unwrap().content));
+    let batch = placed.expect("a plan");
+    assert!(matches!(&batch.steps[..], [Step::PutFile { expect: Expect::Absent, .. }]), "{batch:?}");
 }
 
 /// Case: a directory is renamed while only the place where it was is looked at.

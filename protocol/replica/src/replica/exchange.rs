@@ -131,7 +131,8 @@ pub enum Output {
     List(ObjectId, Vec<Path>),
     /// Read files of a folder; answer with [`folder::Input::Hashed`].
     Hash(ObjectId, Vec<ToHash>),
-    /// Change a folder on disk; answer with [`folder::Input::Placed`].
+    /// Change a folder on disk; answer with [`folder::Input::Placed`]. All that was to be stored by now, records and
+    /// disk base, must be durable before: else the node could not tell its own work from the user's after a crash.
     Place(ObjectId, Batch),
     /// Store changes of a folder's disk base, with the place in the own chain that they include.
     Base {
@@ -268,4 +269,6 @@ pub struct StoredBase {
     pub dirs: Vec<(DirId, DirIdentity)>,
     /// The files' fingerprints.
     pub files: Vec<(DirIdentity, crate::feed::Name, Fingerprint)>,
+    /// For each key of a plan of which it is not known what came of it the operations that it was to show.
+    pub intents: Vec<(Key, Vec<Dot>)>,
 }

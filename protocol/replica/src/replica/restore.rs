@@ -38,7 +38,7 @@ pub(super) struct Expected {
 impl Expected {
     /// Nothing has passed yet.
     pub fn new(stored: StoredBase) -> Self {
-        let needed = stored.keys.iter().flat_map(|(_, dots)| dots).copied().collect();
+        let needed = stored.keys.iter().chain(&stored.intents).flat_map(|(_, dots)| dots).copied().collect();
         Expected { stored, needed, let_go: BTreeSet::new(), found: BTreeMap::new(), own_after: Vec::new() }
     }
 
@@ -78,9 +78,9 @@ impl Expected {
     /// is then met as one that nothing is known of, and content that is equal is adopted.
     pub fn into_base(self) -> DiskBase {
         let mut base = DiskBase::default();
+        let found = |dots: Vec<Dot>| dots.iter().map(|dot| self.found.get(dot).cloned()).collect::<Option<Vec<_>>>();
         for (key, dots) in self.stored.keys {
-            let operations: Option<Vec<_>> = dots.iter().map(|dot| self.found.get(dot).cloned()).collect();
-            if let Some(operations) = operations {
+            if let Some(operations) = found(dots) {
                 base.restore(BaseChange::Key { key, operations });
             }
         }
@@ -90,6 +90,14 @@ impl Expected {
         for (parent, name, fingerprint) in self.stored.files {
             base.restore(BaseChange::File { parent, name, fingerprint: Some(fingerprint) });
         }
+        let mut void = Vec::new();
+        for (key, dots) in self.stored.intents {
+            match found(dots) {
+                Some(operations) => base.restore(BaseChange::Intent { key, operations: Some(operations) }),
+                None => void.push(key),
+            }
+        }
+        void.into_iter().for_each(|key| base.drop_intent(key));
         base
     }
 }

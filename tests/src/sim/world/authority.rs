@@ -99,7 +99,7 @@ impl World {
         }
     }
 
-    /// What was put out of quarantine is what a user of this device closed, unless the process dies before it is recorded.
+    /// What was put out of quarantine is what a user of this device closed.
     pub(super) fn note_taken_over(&mut self, device: usize, step: &Step, stepped: &Stepped) {
         let (Step::PutFile { path, value, .. }, Stepped::Done(_)) = (step, stepped) else { return };
         let Some((at, paths, contents)) = &self.authority.putting else { return };
@@ -125,8 +125,8 @@ impl World {
         }
     }
 
-    /// What a process that dies had put and not recorded may be taken off again: the stored rows may be older, and say
-    /// that the disk still shows what was cut off.
+    /// What was put and not recorded may be taken off again where a home is put back: its rows are older, and say that the
+    /// disk still shows what was cut off.
     pub(super) fn forget_put(&mut self, device: usize) {
         if self.authority.putting.as_ref().is_some_and(|(at, ..)| *at == device) {
             self.given_up.append(&mut self.authority.put);

@@ -71,8 +71,9 @@ impl World {
             Output::List(_, paths) => self.begin_job(device, Job::List(paths)),
             Output::Hash(_, files) => self.begin_job(device, Job::Hash(files.into(), Vec::new())),
             Output::Place(_, batch) => {
-                self.devices[device].disk.begin_batch();
-                self.begin_job(device, Job::Place(batch, Vec::new()));
+                if self.devices[device].gathered.batch.replace(batch).is_some() {
+                    self.fail(format!("device {device} has two batches to be placed at a time"));
+                }
             }
             Output::Base { own, changes, .. } => self.devices[device].gathered.bases.push((own, changes)),
             Output::Fetch { ticket, peer, files, .. } => {
@@ -202,6 +203,11 @@ impl World {
         };
         self.store(device, &lot.entries);
         self.store_rows(device, &lot);
+        if let Some(batch) = lot.batch {
+            self.flush_rows(device);
+            self.devices[device].disk.begin_batch();
+            self.begin_job(device, Job::Place(batch, Vec::new()));
+        }
         for ticket in lot.tickets {
             self.drive(device, Input::Persisted { ticket, durable: true });
         }
@@ -255,11 +261,15 @@ impl World {
 
     pub(super) fn flush(&mut self, device: usize, life: u64) {
         if life == self.devices[device].life {
-            let rows = &mut self.devices[device].rows;
-            rows.drain(..rows.len() - 1);
+            self.flush_rows(device);
             let delay = self.between(300, 1_500);
             self.at(delay, Event::Flush(device, life));
         }
+    }
+
+    fn flush_rows(&mut self, device: usize) {
+        let rows = &mut self.devices[device].rows;
+        rows.drain(..rows.len() - 1);
     }
 
     fn schedule_tick(&mut self, device: usize) {
@@ -289,7 +299,7 @@ impl World {
             return;
         }
         self.counts.add("fault: crash");
-        self.forget_put(device);
+        self.end_put(device);
         if matches!(&self.devices[device].job, Some(Job::Place(batch, done)) if done.len() < batch.steps.len() && !done.is_empty())
         {
             self.counts.add("fault: crash while placing");
@@ -329,6 +339,7 @@ impl World {
         if let Some(backup) = backup.filter(|_| self.fate.once_in(2)) {
             self.counts.add("fault: home put back");
             self.put_back.insert(device);
+            self.forget_put(device);
             let entry = &mut self.devices[device];
             entry.log.truncate(backup.log);
             let kept: BTreeMap<(ChainId, u64), Vec<u8>> = entry
