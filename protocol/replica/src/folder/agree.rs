@@ -67,6 +67,14 @@ pub fn in_line(base: &FeedMap, feed: &FeedMap, key: &Key) -> bool {
     old.len() == new.len() && old.iter().zip(new).all(|(old, new)| old.dot == new.dot)
 }
 
+/// Of the names that keys show differently in two trees those at which the disk shows what the second one does.
+pub fn shown_slots(trees: &Trees<'_>, keys: &BTreeSet<Key>, differences: &[Difference]) -> Vec<Slot> {
+    let disk = OnDisk::new(trees, differences);
+    let mut slots = trees.differing(keys);
+    slots.retain(|slot| disk.explains(trees, slot));
+    slots
+}
+
 /// The keys behind a difference that is as the replica has it.
 fn as_wanted(old: &View<'_>, wanted: &View<'_>, difference: &Difference) -> Option<BTreeSet<Key>> {
     let before = old.entry(difference.at, &difference.name);

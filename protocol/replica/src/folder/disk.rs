@@ -10,16 +10,16 @@ use rand_core::CryptoRng;
 
 use super::{
     Event, Input, Output, State,
-    agree::{Agreement, agreement},
+    agree::{Agreement, agreement, shown_slots},
     base::DiskBase,
     observed::{Batch, DirIdentity, Path, Seen, Step, Stepped},
     queue::Queue,
-    reconcile::{Plan, Reconcile},
+    reconcile::{Plan, Reconcile, left_by_half},
     scan::{Difference, Findings, Found, FoundFile, Round},
     search::Search,
     steps::{concerns_directory, elsewhere, event_of, moved_directories, parents, place_of},
 };
-use crate::feed::{Edit, Edits, FeedMap, Key, NodeRef, Now, Operation, diff};
+use crate::feed::{FeedMap, Key, Operation, diff};
 
 /// Looks and plans made one after another, as long as none of them gives the disk anything to do.
 const PLANS: usize = 3;
@@ -314,9 +314,12 @@ impl Disk {
             let agreement = agreement(self.base.map(), shown, &findings.differences);
             self.adopt(shown, feed, agreement, (&mut round, &mut findings));
         }
+        if round.is_complete() && self.take_half(feed, &findings.differences) {
+            return self.look_everywhere();
+        }
         self.name_by_standing_ids(&round, &mut findings.differences);
         self.recognise(&findings.dirs);
-        let edits = edits_of(&self.base, &findings);
+        let edits = findings.edits(&self.base);
         match diff(self.base.map(), feed, &edits) {
             Ok(operations) => {
                 if round.is_complete() {
@@ -374,6 +377,22 @@ impl Disk {
         let (files, other) = std::mem::take(&mut findings.files).into_iter().partition(of_held);
         findings.files = other;
         round.hold(held, files);
+    }
+
+    /// Takes in what half a plan has left. Tells whether there is any: then what else differs is to be compared with that.
+    ///
+    /// A file that was put at another name before it was removed from the old one is found at both then, and counts at the
+    /// old one as the user's copy: rather that than as a version which the user put in the place of another.
+    fn take_half(&mut self, feed: &FeedMap, differences: &[Difference]) -> bool {
+        let Some(intended) = self.base.intended() else { return false };
+        let keys: BTreeSet<Key> = self.base.intents().cloned().collect();
+        let left = left_by_half(self.base.map(), &intended, |trees| shown_slots(trees, &keys, differences));
+        for (key, operations) in &left {
+            self.base.set_key(key.clone(), operations.clone());
+        }
+        let is_any = !left.is_empty();
+        self.compare(feed, left.into_iter().map(|(key, _)| key));
+        is_any
     }
 
     /// A look at the disk has told what earlier plans came to: what differs from that by now is the user's work.
@@ -573,29 +592,4 @@ fn seen(stepped: Stepped) -> Option<Seen> {
         Stepped::Done(seen) => seen,
         Stepped::Changed | Stepped::Refused { .. } => None,
     }
-}
-
-fn edits_of(base: &DiskBase, findings: &Findings) -> Edits {
-    let view = base.map().view();
-    let mut edits = Edits::default();
-    let node = |edits: &mut Edits, dir: DirId| {
-        if view.node_of(dir).is_some() {
-            return NodeRef::Known(dir);
-        }
-        let index = edits.new_dirs.iter().position(|new| *new == dir).unwrap_or_else(|| {
-            edits.new_dirs.push(dir);
-            edits.new_dirs.len() - 1
-        });
-        NodeRef::New(index)
-    };
-    for Difference { at, name, now } in &findings.differences {
-        let at = node(&mut edits, *at);
-        let now = match now {
-            Found::Absent => Now::Absent,
-            Found::File(value) => Now::File(value.clone()),
-            Found::Dir(dir) => Now::Dir(node(&mut edits, *dir)),
-        };
-        edits.edits.push(Edit { at, name: name.clone(), now });
-    }
-    edits
 }

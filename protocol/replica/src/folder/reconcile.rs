@@ -343,36 +343,10 @@ impl Plan {
         self.serves.push(slots.iter().flat_map(|slot| slot.keys()).collect());
     }
 
-    /// What the disk shows of the keys whose files were touched, in a plan that was not carried through: without
-    /// what went, which the user must not be taken for having removed, and with what came, wherever the tree then
-    /// says that it is where it was put.
+    /// What the disk shows of the keys whose files were touched, in a plan that was not carried through.
     pub fn shown(&self, base: &FeedMap, target: &FeedMap, done: &[bool]) -> Vec<(Key, Vec<Arc<Operation>>)> {
-        let changes = || self.changes.iter().zip(done).filter(|(_, done)| **done).map(|(change, _)| change);
-        let mut shown: BTreeMap<Key, Vec<Arc<Operation>>> = BTreeMap::new();
-        let operations = changes().flat_map(|change| change.displaced.iter().chain(&change.placed));
-        for Operation { key, .. } in operations.map(Arc::as_ref) {
-            let stays = |old: &&Arc<Operation>| !changes().any(|change| change.displaces(old));
-            shown.entry(key.clone()).or_insert_with(|| base.at(key).iter().filter(stays).cloned().collect());
-        }
-        let left = shown.clone();
-        let trees = Trees::new(base.view(), target.view());
-        let mut placed: Vec<&Change> = changes().filter(|change| change.is_known(&trees)).collect();
-        loop {
-            for operation in placed.iter().flat_map(|change| &change.placed) {
-                let live = shown.entry(operation.key.clone()).or_default();
-                if !live.iter().any(|other| other.dot == operation.dot) {
-                    live.push(operation.clone());
-                }
-            }
-            let mut map = base.clone();
-            shown.iter().for_each(|(key, live)| map.set_key(key.clone(), live.clone()));
-            let before = placed.len();
-            placed.retain(|change| change.is_shown(&trees, &map));
-            if placed.len() == before {
-                return shown.into_iter().collect();
-            }
-            shown.clone_from(&left);
-        }
+        let done = self.changes.iter().zip(done).filter(|(_, done)| **done);
+        shown(&Trees::new(base.view(), target.view()), base, &done.map(|(change, _)| change).collect::<Vec<_>>())
     }
 
     /// The keys of which it is known what they show, in a plan that was not carried through: only a look at the disk
@@ -478,6 +452,54 @@ impl Plan {
             path
         };
         swapped.flatten().map(parent).collect()
+    }
+}
+
+/// What the disk shows otherwise than the base of the keys of a plan that was cut short, told by the slots that are as
+/// they were to be.
+pub fn left_by_half(
+    base: &FeedMap,
+    target: &FeedMap,
+    slots: impl FnOnce(&Trees<'_>) -> Vec<Slot>,
+) -> Vec<(Key, Vec<Arc<Operation>>)> {
+    let trees = Trees::new(base.view(), target.view());
+    let is_file = |entry: &Option<Entry>| !entry.as_ref().is_some_and(Entry::is_dir);
+    let slots = slots(&trees).into_iter().filter(|slot| is_file(&slot.old) && is_file(&slot.new));
+    let changes: Vec<Change> = slots.map(|slot| Change::of(&slot)).collect();
+    let mut shown = shown(&trees, base, &changes.iter().collect::<Vec<_>>());
+    shown.retain(|(key, operations)| {
+        let before = base.at(key);
+        before.len() != operations.len() || operations.iter().any(|it| !before.iter().any(|old| old.dot == it.dot))
+    });
+    shown
+}
+
+/// The base without what went, which the user must not be taken for having removed, and with what came, wherever the
+/// tree then says that it is where it was put.
+fn shown(trees: &Trees<'_>, base: &FeedMap, changes: &[&Change]) -> Vec<(Key, Vec<Arc<Operation>>)> {
+    let mut shown: BTreeMap<Key, Vec<Arc<Operation>>> = BTreeMap::new();
+    let operations = changes.iter().flat_map(|change| change.displaced.iter().chain(&change.placed));
+    for Operation { key, .. } in operations.map(Arc::as_ref) {
+        let stays = |old: &&Arc<Operation>| !changes.iter().any(|change| change.displaces(old));
+        shown.entry(key.clone()).or_insert_with(|| base.at(key).iter().filter(stays).cloned().collect());
+    }
+    let left = shown.clone();
+    let mut placed: Vec<&Change> = changes.iter().copied().filter(|change| change.is_known(trees)).collect();
+    loop {
+        for operation in placed.iter().flat_map(|change| &change.placed) {
+            let live = shown.entry(operation.key.clone()).or_default();
+            if !live.iter().any(|other| other.dot == operation.dot) {
+                live.push(operation.clone());
+            }
+        }
+        let mut map = base.clone();
+        shown.iter().for_each(|(key, live)| map.set_key(key.clone(), live.clone()));
+        let before = placed.len();
+        placed.retain(|change| change.is_shown(trees, &map));
+        if placed.len() == before {
+            return shown.into_iter().collect();
+        }
+        shown.clone_from(&left);
     }
 }
 

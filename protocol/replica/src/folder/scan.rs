@@ -17,7 +17,7 @@ use super::{
     observed::{DirIdentity, Fingerprint, Hashed, ListError, Listing, Path, Seen},
     search::Lost,
 };
-use crate::feed::{Entry, FileKind, FileValue, Key, Name, NodeId, View, symlink_content};
+use crate::feed::{Edit, Edits, Entry, FileKind, FileValue, Key, Name, NodeId, NodeRef, Now, View, symlink_content};
 
 /// A listing, or the reason why there is none.
 pub type ListResult = (Path, Result<Listing, ListError>);
@@ -84,6 +84,34 @@ pub struct Findings {
     pub again: BTreeSet<Path>,
     /// What could not be read: (path, sentence).
     pub problems: Vec<(Path, String)>,
+}
+
+impl Findings {
+    /// The user's changes, as edits of the tree that the base shows.
+    pub fn edits(&self, base: &DiskBase) -> Edits {
+        let view = base.map().view();
+        let mut edits = Edits::default();
+        let node = |edits: &mut Edits, dir: DirId| {
+            if view.node_of(dir).is_some() {
+                return NodeRef::Known(dir);
+            }
+            let index = edits.new_dirs.iter().position(|new| *new == dir).unwrap_or_else(|| {
+                edits.new_dirs.push(dir);
+                edits.new_dirs.len() - 1
+            });
+            NodeRef::New(index)
+        };
+        for Difference { at, name, now } in &self.differences {
+            let at = node(&mut edits, *at);
+            let now = match now {
+                Found::Absent => Now::Absent,
+                Found::File(value) => Now::File(value.clone()),
+                Found::Dir(dir) => Now::Dir(node(&mut edits, *dir)),
+            };
+            edits.edits.push(Edit { at, name: name.clone(), now });
+        }
+        edits
+    }
 }
 
 /// A round of looking at the disk.

@@ -297,6 +297,29 @@ fn what_a_plan_had_removed_is_not_missed_after_a_crash() {
     }
 }
 
+/// Case: two versions were to give way to a third, which took the name of the one, and the process died before the other
+/// was removed. By the next start the third stands no more.
+#[test]
+fn half_a_plan_is_not_the_users_after_a_crash() {
+    let both = [operation(1, DirId::ROOT, "a", file(1)), operation(2, DirId::ROOT, "a", file(2))];
+    let mut scene = Scene::new(&both);
+    let other = "a (conflict 01010101)";
+    scene.shows(&[("a", 12, 2), (other, 11, 1)]);
+    scene.tell(look(&[""]));
+    let third = operation(9, DirId::ROOT, "a", file(3));
+    scene.stand("a", std::slice::from_ref(&third));
+    scene.tell(Input::Tick);
+    let (placed, ..) = scene.tell(Input::Arrived(third.value.file().unwrap().content));
+    assert!(matches!(&placed.expect("a plan").steps[..], [Step::PutFile { .. }, Step::Remove { .. }]));
+    scene.shows(&[("a", 13, 3), (other, 11, 1)]);
+    scene.stand("a", &both);
+    scene.crashes();
+    let (_, signed, _) = scene.tell(Input::DirtyEverywhere);
+    assert_eq!(signed, []);
+    let (placed, ..) = scene.tell(Input::Arrived(both[1].value.file().unwrap().content));
+    assert!(matches!(&placed.expect("a plan").steps[..], [Step::PutFile { expect: Expect::File(_), .. }]));
+}
+
 /// Case: a version was placed, and by the next start its record stands no more.
 #[test]
 fn what_a_plan_had_placed_is_not_the_users_after_a_crash() {
