@@ -269,6 +269,7 @@ impl Driver {
     }
 
     pub(crate) fn carry_out(&mut self, outputs: Vec<Output>) {
+        let mut forgotten = Vec::new();
         for output in outputs {
             match output {
                 Output::Persist { ticket, entries } => {
@@ -282,7 +283,7 @@ impl Driver {
                 Output::Send { peer, frame } => self.peers.send(peer, &frame),
                 Output::Serve { peer, object, places, answer } => self.peers.serve(peer, object, places, answer),
                 Output::Reread { object, places } => self.reread(object, places),
-                Output::Forget { chain, .. } => self.forget(chain),
+                Output::Forget { chain, .. } => forgotten.push(chain),
                 Output::Disconnect { peer, reason } => self.disconnect(peer, reason),
                 Output::List(object, paths) => self.folders.list(object, paths),
                 Output::Hash(object, files) => self.folders.hash(object, files, &self.blobs),
@@ -296,6 +297,9 @@ impl Driver {
                 Output::PeersChanged => self.allow_peers(),
                 Output::Event(event) => self.on_replica_event(event),
             }
+        }
+        if !forgotten.is_empty() {
+            self.forget(forgotten);
         }
         self.write_out();
     }
@@ -349,6 +353,23 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Lets the store go of chains, and of the room that they took.
+    fn forget(&self, chains: Vec<ChainId>) {
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            let reclaim = async {
+                for chain in chains {
+                    store.forget(chain, u64::MAX).await?;
+                }
+                while store.reclaim().await?.more {}
+                Ok::<(), StoreError>(())
+            };
+            if let Err(error) = reclaim.await {
+                tracing::warn!(%error, "the room of records that are needed no more stays taken");
+            }
+        });
     }
 
     /// Reads records again and gives them to the replica in parts.
@@ -426,6 +447,12 @@ fn new_entry(stored: Stored) -> NewEntry {
         Stored::Control { object, items } => {
             NewEntry { object, kind: EntryKind::Control, payload: Stored::pack(&items), head: None }
         }
+        Stored::Retired { object, chain, device, by } => NewEntry {
+            object,
+            kind: EntryKind::Floor { chain, seq: u64::MAX },
+            payload: [device.0.as_slice(), &by.0].concat(),
+            head: None,
+        },
         Stored::Record { object, chain, seq, id, own, bytes } => {
             NewEntry { object, kind: EntryKind::Record { chain, seq, own }, payload: bytes, head: own.then_some(id) }
         }

@@ -159,7 +159,7 @@ pub enum EntryKind {
         /// Whether this node wrote it.
         own: bool,
     },
-    /// From which place on the log counts for a chain; has no payload. It removes nothing itself.
+    /// From which place on the log counts for a chain; the payload says why. It removes nothing itself.
     Floor {
         /// The chain.
         chain: ChainId,

@@ -177,8 +177,6 @@ pub const FETCH_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Operations in one record of a feed.
 pub const FEED_OPERATIONS: usize = 1_000;
-/// Operations of a device that are dead in a folder before it writes a checkpoint; at least as many as live.
-pub const CHECKPOINT_DEAD: usize = 1_000;
 /// Chains of an object of which a replica remembers that they were let go of, on the word of others.
 pub const RETIRED: usize = 65_536;
 /// Chains whose place one checkpoint takes.

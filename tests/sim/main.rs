@@ -1,7 +1,7 @@
 //! Runs the simulation over many seeds; see `docs/hacking.md`.
 //!
 //! `--seed N` one seed, with its last events if it fails; `--from N --count N` some seeds; `--long` for
-//! sixty minutes; `--honest` and `--malicious` only such runs; `--planted NAME` with a planted bug (`all`: each
+//! sixty minutes; `--honest`, `--malicious` and `--checkpointing` only such runs (the last are not among those that always run); `--planted NAME` with a planted bug (`all`: each
 //! until it is caught).
 
 use std::{
@@ -158,6 +158,7 @@ fn options() -> Result<Options, String> {
             "--planted" => options.planted = words.next(),
             "--honest" => options.cast = Some(Cast::Honest),
             "--malicious" => options.cast = Some(Cast::Malicious),
+            "--checkpointing" => options.cast = Some(Cast::Checkpointing),
             other => return Err(format!("unknown option {other}")),
         }
     }

@@ -157,7 +157,8 @@ def check_record(held, vectors):
     fields = signed.fields
     (obj, _, incarnation, seq, prev, control, object_grant, device_grant, epoch, deps, height, _, digest, length) = fields
     need(blake3(body).digest() == digest and len(body) == length, "a body of another record")
-    need((prev == NONE) == (seq == 1) and height >= seq and deps == sorted(set(deps)), "a header that nobody writes")
+    named = [tuple(dep) for dep in deps]
+    need((prev == NONE) == (seq == 1) and height >= seq and named == sorted(set(named)), "a header that nobody writes")
     need(control == sorted(set(control)) and 1 <= len(control) <= 8, "control heads out of order")
     chain = grants_to(held, signed.key, device_grant)
     need(chain[-1].fields[5][2] >= EDIT, "a device that may not write")

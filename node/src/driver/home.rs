@@ -15,7 +15,7 @@ use meshwork_host::{
 };
 use meshwork_protocol::{
     contact::CardDevice,
-    id::{DeviceId, Incarnation, MeshId, ObjectId},
+    id::{ChainId, DeviceId, Incarnation, MeshId, ObjectId},
     key::DeviceKey,
     limits,
     seal::SealKey,
@@ -349,6 +349,9 @@ fn restore(
         });
         replica.expect_base(*object, base);
     }
+    for entry in stored.iter().filter(|entry| matches!(entry.kind, EntryKind::Floor { .. })) {
+        restore_retired(&mut replica, entry);
+    }
     for entry in stored {
         match entry.kind {
             EntryKind::Control => match Stored::unpack(&entry.payload) {
@@ -361,6 +364,15 @@ fn restore(
     }
     objects.into_iter().for_each(|object| replica.remap_folder(object));
     Ok(Some(replica))
+}
+
+fn restore_retired(replica: &mut Replica, entry: &Entry) {
+    let EntryKind::Floor { chain, .. } = entry.kind else { return };
+    let told = entry.payload.split_first_chunk().and_then(|(device, by)| Some((*device, by.try_into().ok()?)));
+    match told {
+        Some((device, by)) => replica.restore_retired(entry.object, chain, DeviceId(device), ChainId(by)),
+        None => tracing::warn!("for what a chain was let go of cannot be read"),
+    }
 }
 
 /// A transfer opens many files at once; the usual soft limit is far below what the system allows.

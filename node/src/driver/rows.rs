@@ -180,3 +180,51 @@ pub(super) fn clear(index: &dyn Index, object: ObjectId) -> Result<(), IndexErro
     })?;
     index.remove_many(TREE, keys)
 }
+
+#[cfg(test)]
+mod tests {
+    use meshwork_replica::feed::Value;
+
+    use super::*;
+    use crate::store::index::SledIndex;
+
+    const OBJECT: ObjectId = ObjectId([1; 32]);
+
+    fn versions(key: &Key, count: u8) -> Vec<Arc<Operation>> {
+        let operation = |number| Operation {
+            dot: Dot { record: RecordKey([number; 16]), index: u16::from(number) },
+            height: 1,
+            key: key.clone(),
+            value: Value::Tombstone,
+            base: Box::new([]),
+            former: Box::new([]),
+        };
+        (0..count).map(|number| Arc::new(operation(number))).collect()
+    }
+
+    #[test]
+    fn what_is_intended_is_stored_beside_what_is_shown() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (index, _) = SledIndex::open(&home.path().join("index")).expect("an index");
+        let key = |text: &str| Key { dir: DirId([2; 16]), name: Name::try_from(text).expect("a name") };
+        let (shown, gone, busy) = (key("shown"), key("gone"), key("busy"));
+        let store = |changes: &[BaseChange]| {
+            let mut into = Rows::new();
+            rows(OBJECT, (ChainId([3; 16]), 7), changes, &mut into);
+            write(&index, into).expect("written");
+            load(&index, OBJECT).expect("read")
+        };
+        let dots = |count| versions(&shown, count).iter().map(|operation| operation.dot).collect::<Vec<_>>();
+        let intent = |key: &Key, count: Option<u8>| BaseChange::Intent {
+            key: key.clone(),
+            operations: count.map(|count| versions(key, count)),
+        };
+        let is = |key: &Key, count| BaseChange::Key { key: key.clone(), operations: versions(key, count) };
+        // More versions than a row holds are left out, and spoil nothing.
+        let base = store(&[is(&shown, 1), is(&busy, 255), intent(&shown, Some(2)), intent(&gone, Some(0))]);
+        assert_eq!(base.keys, [(shown.clone(), dots(1))]);
+        assert_eq!(base.intents, [(gone.clone(), Vec::new()), (shown.clone(), dots(2))]);
+        let base = store(&[is(&shown, 2), intent(&shown, None), intent(&gone, None)]);
+        assert_eq!((base.keys, base.intents), (vec![(shown.clone(), dots(2))], Vec::new()));
+    }
+}

@@ -232,9 +232,9 @@ impl Folder {
     }
 
     /// Forgets that the disk shows what is under these keys, where that is no more: it is met as something new.
-    pub fn disown(&mut self, keys: &[Key]) {
+    pub fn disown(&mut self, keys: &BTreeSet<Key>) {
         if let Some(disk) = &mut self.disk {
-            disk.disown(self.feed.map(), keys);
+            disk.disown(keys);
         }
     }
 

@@ -39,7 +39,7 @@ pub use missing::Missing;
 pub use standing::Quarantined;
 
 use crate::{
-    feed::BatchError,
+    feed::{BatchError, Key},
     folder::{self, Folder},
     graph::{ChangeError, Graph},
     sync::{self, Landed, Sync, receive::Intake},
@@ -111,6 +111,8 @@ struct Object {
     written: restore::Written,
     runs: checkpoint::Runs,
     ledger: checkpoint::Ledger,
+    /// Keys under which the disk may show what does not count any more, and is not gone.
+    disowned: BTreeSet<Key>,
     /// Chains that were let go of before this start; their records may be in the store still.
     let_go: BTreeSet<ChainId>,
 }
@@ -127,6 +129,7 @@ impl Object {
             written: restore::Written::new(),
             runs: checkpoint::Runs::new(),
             ledger: checkpoint::Ledger::default(),
+            disowned: BTreeSet::new(),
             let_go: BTreeSet::new(),
         }
     }
@@ -172,6 +175,8 @@ pub struct Replica {
     renamed: BTreeSet<ObjectId>,
     /// Chains that were let go of, of which the sync machine does not know yet.
     retired: BTreeMap<ObjectId, BTreeSet<ChainId>>,
+    /// Whether this device takes part in checkpoints.
+    checkpoints: bool,
     /// Folders in which a checkpoint may be due, to be vouched for, or to be let go of what comes before it.
     checkpoints_due: BTreeSet<ObjectId>,
     /// Folders with changes on disk that this device could not sign.
@@ -211,6 +216,7 @@ impl Replica {
             awaited: BTreeSet::new(),
             renamed: BTreeSet::new(),
             retired: BTreeMap::new(),
+            checkpoints: false,
             checkpoints_due: BTreeSet::new(),
             unsigned: BTreeSet::new(),
             given_up: BTreeSet::new(),

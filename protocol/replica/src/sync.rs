@@ -317,7 +317,8 @@ impl Sync {
             return false;
         };
         let ahead = local.held.0.iter().any(|(chain, (seq, _))| view.claim(chain) < *seq);
-        let behind = view.claims.iter().any(|(chain, seq)| local.held.seq(chain) < *seq && !local.retired.contains(chain));
+        let behind =
+            view.claims.iter().any(|(chain, seq)| local.held.seq(chain) < *seq && !local.retired.contains(chain));
         view.known && view.control_asked.is_none() && !ahead && !behind
     }
 

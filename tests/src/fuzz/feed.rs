@@ -217,7 +217,8 @@ pub(super) fn listing_seeds() -> Vec<Vec<u8>> {
     let id = ChainId::of(&DeviceId([1; 32]), &ObjectId([2; 32]), &chain);
     let part = |bytes: Vec<u8>| {
         let written = write(&mut Program::new(&bytes));
-        let listed: BTreeMap<_, _> = written.iter().flat_map(|it| &it.operations).map(|op| (op.dot, op.clone())).collect();
+        let listed: BTreeMap<_, _> =
+            written.iter().flat_map(|it| &it.operations).map(|op| (op.dot, op.clone())).collect();
         let killed = written.iter().flat_map(|it| &it.operations).filter(|operation| !operation.base.is_empty());
         let killed = killed.map(|op| (op.key.clone(), op.base.iter().copied().collect())).collect();
         let chains = BTreeMap::from([(id, chain)]);

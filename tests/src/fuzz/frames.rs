@@ -15,7 +15,7 @@ use meshwork_protocol::{
     wire::{
         chunks::{BulkAddress, BulkOffer, BulkSecret, ChunkAt, ChunkHeader, ChunkMessage, FetchItem},
         pair::{PairMessage, PairSecret, Welcome},
-        sync::{Frame, ObjectState, VectorEntry},
+        sync::{Frame, ObjectState, Retirement, VectorEntry},
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -55,6 +55,7 @@ pub(super) fn sync_frame(bytes: &[u8]) -> bool {
                 Frame::Vector { entries, .. } | Frame::Announce { entries, .. } => entries.len() <= limits::SYNC_CHAINS,
                 Frame::Want { ranges, .. } => ranges.len() <= limits::SYNC_RANGES,
                 Frame::Records { records, .. } => records.len() <= limits::SYNC_ITEMS,
+                Frame::Retired { chains, .. } => chains.len() <= limits::SYNC_RETIRED,
                 Frame::Addresses { devices } => devices.len() <= limits::SYNC_DEVICES,
                 Frame::Served { .. } | Frame::KeepAlive {} | Frame::Bye { .. } => true,
             };
@@ -85,6 +86,10 @@ pub(super) fn sync_frame_seeds() -> Vec<Vec<u8>> {
         Frame::Announce { object, entries: vec![entry] },
         Frame::Want { object, ranges: vec![range.clone(), range] },
         Frame::Records { object, records: items },
+        Frame::Retired {
+            object,
+            chains: vec![Retirement { chain, device: DeviceId([11; 32]), by: ChainId([12; 16]) }],
+        },
         Frame::Served { object },
         Frame::KeepAlive {},
         Frame::Bye { reason: 2 },

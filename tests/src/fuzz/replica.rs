@@ -48,7 +48,6 @@ fn step(program: &mut Program<'_>, mesh: &mut Mesh, hostile: &mut Hostile) {
         16 => mesh.work(side, program),
         17 => mesh.fetched(side, program),
         18 if program.once_in(3) => mesh.restart(side),
-        18 if program.once_in(3) => mesh.checkpoint(side),
         18 => mesh.connect(!program.once_in(2)),
         _ => mesh.stray(side, program),
     }

@@ -482,8 +482,7 @@ impl Disk {
             Step::SetMeta { path, expect, modified_ns, executable } => {
                 self.step_set_meta(path, expect, *modified_ns, *executable)
             }
-            Step::Check { path, expect } if self.expects(path, expect) => self.done(path),
-            Step::Check { .. } => Stepped::Changed,
+            Step::Check { path, expect } => self.step_check(path, expect),
         }
     }
 
@@ -499,6 +498,10 @@ impl Disk {
         }
         self.note(expect, to);
         self.done(to)
+    }
+
+    fn step_check(&self, path: &[Name], expect: &Expect) -> Stepped {
+        if self.expects(path, expect) { self.done(path) } else { Stepped::Changed }
     }
 
     fn step_set_meta(&mut self, path: &[Name], expect: &Fingerprint, modified: i64, executes: bool) -> Stepped {

@@ -208,8 +208,10 @@ fn is_right(world: &World, chains: &Chains, chain: &ChainId, seq: u64, author: O
 
 fn counts(world: &World, counting: &BTreeMap<ChainId, u64>, record: &RecordKey) -> bool {
     let intake = world.devices[0].replica.as_ref().and_then(|replica| replica.intake(world.folder));
-    let place = intake.and_then(|intake| intake.chains().place_of(record));
-    place.is_some_and(|(chain, seq)| seq <= counting.get(&chain).copied().unwrap_or(0))
+    let Some(chains) = intake.map(|intake| intake.chains()) else { return false };
+    let Some((chain, seq)) = chains.place_of(record) else { return false };
+    // What was let go of and is still known is listed by a checkpoint on which all have built.
+    chains.is_retired(&chain) || seq <= counting.get(&chain).copied().unwrap_or(0)
 }
 
 /// Contents that the malicious device removed in records that count.
@@ -260,6 +262,9 @@ fn counts_by_itself(world: &World, record: &RecordKey) -> bool {
     let intake = world.devices[0].replica.as_ref().and_then(|replica| replica.intake(world.folder));
     let Some(chains) = intake.map(|intake| intake.chains()) else { return false };
     let Some((chain, seq)) = chains.place_of(record) else { return false };
+    if chains.is_retired(&chain) {
+        return true;
+    }
     let author = chains.author(&chain).and_then(|author| world.index.get(&author).copied());
     is_right(world, chains, &chain, seq, author)
 }

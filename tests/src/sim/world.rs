@@ -48,10 +48,12 @@ pub enum Cast {
     Honest,
     /// One device does not.
     Malicious,
+    /// Devices that keep to the rules and write checkpoints, which no node does by itself yet.
+    Checkpointing,
 }
 
 impl Cast {
-    /// All of them.
+    /// Those that always run.
     pub const ALL: [Cast; 2] = [Cast::Honest, Cast::Malicious];
 
     /// For the command line.
@@ -59,6 +61,7 @@ impl Cast {
         match self {
             Cast::Honest => "honest",
             Cast::Malicious => "malicious",
+            Cast::Checkpointing => "checkpointing",
         }
     }
 }
@@ -473,6 +476,13 @@ impl World {
             let held: BTreeSet<ContentId> = self.devices.iter().flat_map(|device| device.disk.contents()).collect();
             let nowhere: BTreeSet<ContentId> = files.map(|file| file.content).filter(|it| !held.contains(it)).collect();
             text += &format!("\n  only with the device apart: {:?}, with nobody: {nowhere:?}", self.gone(replica));
+        }
+        if let Some(replica) = self.devices[0].replica.as_ref() {
+            let held: BTreeSet<ContentId> = self.devices.iter().flat_map(|device| device.disk.contents()).collect();
+            let live = replica.folder(self.folder).into_iter().flat_map(|folder| folder.feed().iter().flatten());
+            let nowhere = live
+                .filter(|it| it.value.file().is_some_and(|file| !file.is_symlink() && !held.contains(&file.content)));
+            nowhere.for_each(|operation| text += &format!("\n  with nobody: {operation:?}"));
         }
         for replica in self.devices.iter().filter_map(|device| device.replica.as_ref()) {
             let held = replica.quarantined(self.folder).map(|record| (record.chain, record.seq));

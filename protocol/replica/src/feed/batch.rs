@@ -255,7 +255,11 @@ pub(super) fn to_wire(operation: &NewOperation, position: &BTreeMap<RecordKey, u
     }
 }
 
-pub(super) fn from_wire(dir: DirId, operation: WireOperation, records: &[RecordKey]) -> Result<NewOperation, BatchError> {
+pub(super) fn from_wire(
+    dir: DirId,
+    operation: WireOperation,
+    records: &[RecordKey],
+) -> Result<NewOperation, BatchError> {
     let dot = |wire: WireDot| read_dot(&wire, records);
     let former =
         |WireFormer { dir, height, dot: at }: WireFormer| Ok(Former { dir, order: Order { height, dot: dot(at)? } });

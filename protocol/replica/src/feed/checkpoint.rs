@@ -165,7 +165,8 @@ impl Part {
             };
             tables.entry(operation.key.dir).or_default().insert((&operation.key.name, operation.dot), listed);
         }
-        let table = |(dir, names): (DirId, BTreeMap<_, _>)| WireTable { dir, operations: names.into_values().collect() };
+        let table =
+            |(dir, names): (DirId, BTreeMap<_, _>)| WireTable { dir, operations: names.into_values().collect() };
         tables.into_iter().map(table).collect()
     }
 

@@ -1,5 +1,7 @@
 //! The folder's work at the disk: one job at a time, the user's changes first.
 
+mod disown;
+
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
@@ -52,6 +54,8 @@ pub struct Disk {
     again: Option<(Timestamp, BTreeSet<Path>)>,
     search: Search,
     queue: Queue,
+    /// Keys under which the disk shows what does not count any more, and is not gone.
+    disowned: BTreeSet<Key>,
     /// What is to be put as if the user did so.
     puts: VecDeque<Batch>,
     /// Nothing has changed since a plan found nothing to do.
@@ -74,6 +78,7 @@ impl Disk {
             again: None,
             search: Search::default(),
             queue: Queue::default(),
+            disowned: BTreeSet::new(),
             puts: VecDeque::new(),
             fruitless: false,
             looked: false,
@@ -152,19 +157,6 @@ impl Disk {
         out
     }
 
-    /// Forgets what is shown under keys of which the replica knows nothing any more.
-    pub fn disown(&mut self, feed: &FeedMap, keys: &[Key]) {
-        let is_live = |operation: &Operation| feed.at(&operation.key).iter().any(|live| live.dot == operation.dot);
-        for key in keys {
-            let shown = self.base.map().at(key);
-            if shown.iter().any(|operation| operation.value.file().is_some() && !is_live(operation)) {
-                self.base.set_key(key.clone(), Vec::new());
-                self.look_everywhere();
-            }
-        }
-        self.compare(feed, keys.iter().cloned());
-    }
-
     pub fn look_everywhere(&mut self) {
         self.everywhere = true;
         self.dirty.insert(Path::new());
@@ -216,6 +208,9 @@ impl Disk {
             }
             if !matches!(self.job, Job::None) {
                 break;
+            }
+            if !self.disowned.is_empty() {
+                self.forget_disowned(feed);
             }
             if !self.dirty.is_empty() {
                 let mut round = self.next_round(now);

@@ -88,7 +88,10 @@ impl Replica {
     }
 
     fn judge_everything(&mut self, out: &mut Vec<Output>) {
-        self.objects.keys().copied().collect::<Vec<_>>().into_iter().for_each(|object| self.judge_again(object));
+        for object in self.objects.keys().copied().collect::<Vec<_>>() {
+            self.judge_again(object);
+            self.note_due(object);
+        }
         out.push(Output::PeersChanged);
     }
 

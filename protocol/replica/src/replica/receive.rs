@@ -196,6 +196,7 @@ impl Replica {
             let arrivals = state.intake.control_arrived(&self.bench(), added);
             self.objects.insert(object, state);
             self.judge_again(object);
+            self.note_due(object);
             self.take_arrivals(now, rng, object, arrivals, inputs, out);
             if self.may_write(object) && self.unsigned.remove(&object) {
                 self.drive_folder(now, rng, object, folder::Input::DirtyEverywhere, out);
@@ -257,6 +258,9 @@ impl Replica {
         inputs: &mut Vec<sync::Input>,
         out: &mut Vec<Output>,
     ) {
+        if !self.checkpoints {
+            return;
+        }
         let Some(mut state) = self.objects.remove(&object) else { return };
         state.intake.note_retired(chains);
         let arrivals = state.intake.retry(&self.bench());
@@ -339,9 +343,10 @@ impl Replica {
             let bytes = arrival.record.bytes().to_vec();
             if arrival.record.begins_checkpoint() {
                 let device = arrival.record.author();
-                let gone = chains.retired().filter(|(_, by)| *by == chain).map(|(gone, by)| {
-                    (Stored::Retired { object, chain: gone, device, by }, None)
-                });
+                let gone = chains
+                    .retired()
+                    .filter(|(_, by)| *by == chain)
+                    .map(|(gone, by)| (Stored::Retired { object, chain: gone, device, by }, None));
                 entries.extend(gone);
                 let gone = chains.retired().filter(|(_, by)| *by == chain).map(|(gone, _)| gone);
                 self.retired.entry(object).or_default().extend(gone);
@@ -369,13 +374,15 @@ impl Replica {
         }
         match RecordKind::from_code(record.header().kind) {
             Some(RecordKind::Feed) => self.merge_feed(object, record, text),
-            Some(RecordKind::Checkpoint | RecordKind::Listing) => self.merge_listing(object, record, text),
+            Some(RecordKind::Checkpoint | RecordKind::Listing) if self.checkpoints => {
+                self.merge_listing(object, record, text);
+            }
             Some(RecordKind::Graph) if object == ObjectId::from(self.mesh) => {
                 if self.objects.get(&object).is_some_and(|state| state.is_graph_line(record)) {
                     self.merge_graph(record, text, out);
                 }
             }
-            Some(RecordKind::Graph | RecordKind::Join) | None => {}
+            Some(RecordKind::Graph | RecordKind::Join | RecordKind::Checkpoint | RecordKind::Listing) | None => {}
         }
     }
 

@@ -171,6 +171,7 @@ impl Replica {
         for object in objects {
             self.open_epochs(object, &mut out);
             self.judge_again(object);
+            self.note_due(object);
             self.announced.push(object);
             if self.graph_is_whole() {
                 self.renamed.insert(object);

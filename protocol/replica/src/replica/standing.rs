@@ -52,8 +52,6 @@ pub(super) struct Reread {
     feed: Feed,
     /// Records that checkpoints have listed so far.
     listed: BTreeSet<RecordKey>,
-    /// Chains whose place they have taken.
-    replaced: BTreeSet<ChainId>,
     graph: Graph,
     /// The records were asked for.
     asked: bool,
@@ -278,7 +276,7 @@ impl Replica {
         };
         state.note_ledger(self.device.device_id(), record, &text);
         let kind = RecordKind::from_code(record.header().kind);
-        if stands && matches!(kind, Some(RecordKind::Checkpoint | RecordKind::Listing)) {
+        if stands && self.checkpoints && matches!(kind, Some(RecordKind::Checkpoint | RecordKind::Listing)) {
             return self.list_again(object, record, &text);
         }
         let operations = operations(record, &text);
@@ -289,13 +287,13 @@ impl Replica {
         if !stands {
             return state.quarantine(record, operations);
         }
+        if state.is_replaced(record) {
+            return;
+        }
         let is_graph = kind == Some(RecordKind::Graph) && state.is_graph_line(record);
         let (Some(reread), Some(context)) = (&mut state.reread, state.intake.chains().context(&record.id())) else {
             return;
         };
-        if reread.replaced.contains(&record.chain()) {
-            return;
-        }
         drop(reread.feed.apply(&operations, |record| context.contains_key(record)));
         if is_graph && object == ObjectId::from(self.mesh) {
             // What it names is looked up when all of it is merged.
@@ -319,9 +317,6 @@ impl Replica {
             let chain = |record: &RecordKey| state.intake.chains().root(record);
             reread.feed.list(listing.at, &listing.part, |record| listing.known.contains(record), chain)
         });
-        if let (Some(listing), true) = (&listing, listed.as_ref().is_some_and(|listed| listed.whole.is_some())) {
-            reread.replaced.extend(listing.part.chains.keys());
-        }
         state.reread = Some(reread);
         if let (Some(listing), Some(listed)) = (listing, listed) {
             self.take_listed(object, record, &listing, &listed);
@@ -334,6 +329,7 @@ impl Replica {
         let quarantined = state.quarantined.len();
         if let Some(folder) = &mut state.folder {
             folder.replace(reread.feed);
+            folder.disown(&std::mem::take(&mut state.disowned));
         }
         if object == ObjectId::from(self.mesh) {
             self.graph = reread.graph;
@@ -343,6 +339,7 @@ impl Replica {
             let named: Vec<ObjectId> = self.graph.objects().into_keys().collect();
             named.into_iter().for_each(|object| self.know_object(object, out));
         }
+        self.note_due(object);
         out.push(Output::Event(Event::JudgedAgain { object, quarantined }));
         self.remap_folder(object);
         self.advance_folder(now, rng, object, out);

@@ -28,6 +28,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 use super::*;
 use crate::{
     feed::{Key, Name, NewOperation, Value, encode, symlink_content},
+    folder::observed::{Expect, Seen, Step, Stepped},
     sync::{receive::ReceiveCounters, serve::pack},
     transfer::Outcome,
 };
@@ -76,7 +77,8 @@ impl Scene {
         let root = RootKey::from_seed(&[7; 64], 0);
         let admin = identity(1, MeshId([0; 32]));
         let (mesh, welcome) = create_mesh(&mut rng, &root, &admin.device, &admin.seal).unwrap();
-        let node = |number| Node { replica: Replica::new(identity(number, mesh)), records: BTreeMap::new(), log: Vec::new() };
+        let node =
+            |number| Node { replica: Replica::new(identity(number, mesh)), records: BTreeMap::new(), log: Vec::new() };
         let mut scene = Scene {
             rng,
             now: Timestamp(1_700_000_000_000_000),
@@ -174,6 +176,10 @@ impl Scene {
                     events.extend(self.input(node, Input::Fetched { ticket, outcomes }));
                 }
                 Output::Forget { chain, .. } => self.nodes[node].forget(chain),
+                Output::Place(object, batch) if batch.steps.iter().all(Step::is_check) => {
+                    let input = folder::Input::Placed(Ok(batch.steps.iter().map(as_expected).collect()));
+                    events.extend(self.input(node, Input::Folder { object, input }));
+                }
                 Output::Event(event) => events.push(event),
                 _ => {}
             }
@@ -229,6 +235,16 @@ impl Scene {
 
     fn counters(&self, object: ObjectId) -> ReceiveCounters {
         self.victim().intake(object).unwrap().counters()
+    }
+}
+
+/// What a step that only looks finds where all is as it expects.
+fn as_expected(step: &Step) -> Stepped {
+    match step {
+        Step::Check { expect: Expect::Symlink { target }, .. } => {
+            Stepped::Done(Some(Seen::Symlink { target: target.clone() }))
+        }
+        _ => Stepped::Done(None),
     }
 }
 

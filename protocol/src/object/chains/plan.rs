@@ -40,7 +40,13 @@ pub struct NextDeps {
 impl Chains {
     /// The height of a record with this predecessor (none: all zero) and these dependencies.
     pub fn next_height(&self, prev: &RecordId, deps: &[Dep]) -> u64 {
-        deps.iter().map(|dep| &dep.id).chain([prev]).filter_map(|id| self.height(id)).max().unwrap_or(0).saturating_add(1)
+        deps.iter()
+            .map(|dep| &dep.id)
+            .chain([prev])
+            .filter_map(|id| self.height(id))
+            .max()
+            .unwrap_or(0)
+            .saturating_add(1)
     }
 
     /// What the next record of the chain `own` names as dependencies: the newest records of other

@@ -55,9 +55,15 @@ impl Chains {
     /// Others have let go of a chain of a device for the checkpoint with which the chain `by` begins: what builds on it need
     /// not wait for it any more, and when that device's checkpoint comes it is let go of here, unless it is here whole.
     pub fn promise(&mut self, chain: ChainId, device: DeviceId, by: ChainId) {
-        if chain != by && !self.is_retired(&chain) {
-            self.promised.insert(chain, Promise { device, by });
+        if chain == by || self.is_retired(&chain) {
+            return;
         }
+        // The other one may be let go of itself by now.
+        let promise = self.promised.get(&by).copied().unwrap_or(Promise { device, by });
+        for earlier in self.promised.values_mut().filter(|earlier| earlier.by == chain) {
+            *earlier = promise;
+        }
+        self.promised.insert(chain, promise);
     }
 
     /// A checkpoint has come for which others have let go of chains. `lacks`: not all that it builds on is here.
@@ -91,6 +97,21 @@ impl Chains {
             Some(entry) => self.root_of(entry.chain) == Some(chain) && entry.seq == seq,
             None => *self.listed.entry(record).or_insert((chain, seq)) == (chain, seq),
         }
+    }
+
+    /// Whether records of these chains are held, or were until now, on which the checkpoint that ends at a place of another
+    /// chain does not build, and which it does not list.
+    pub fn has_strays(
+        &self,
+        chains: &BTreeSet<ChainId>,
+        (by, last): (&ChainId, u64),
+        listed: &BTreeSet<RecordKey>,
+    ) -> bool {
+        let context = self.context_at(by, last);
+        let known = |chain: &ChainId| context.map_or(0, |context| context.seq(chain));
+        let is_of = |chain: &ChainId| self.root_of_chain(chain).is_some_and(|root| chains.contains(&root));
+        let gone = self.listed.iter().any(|(record, (of, _))| chains.contains(of) && !listed.contains(record));
+        gone || self.heads().any(|(chain, _, seq, _)| is_of(&chain) && known(&chain) < seq)
     }
 
     /// Forgets the records of some chains that are not held, but for those to be kept.

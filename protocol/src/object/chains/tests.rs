@@ -82,7 +82,10 @@ fn each_error_has_its_case() {
     let a3 = Verified::unsigned(device(1), header(3, RecordId([9; 32]), vec![], 3));
     assert_eq!(chains.accept(&a3), Err(ChainError::Gap { have: 1, want: 3 }));
     let unknown = RecordId([9; 32]);
-    let b1 = Verified::unsigned(device(2), header(1, RecordId::NONE, vec![Dep { chain: chain(7), seq: 1, id: unknown }, named(&a1)], 2));
+    let b1 = Verified::unsigned(
+        device(2),
+        header(1, RecordId::NONE, vec![Dep { chain: chain(7), seq: 1, id: unknown }, named(&a1)], 2),
+    );
     assert_eq!(chains.accept(&b1), Err(ChainError::MissingDeps(vec![unknown])));
     let b1 = Verified::unsigned(device(2), header(1, RecordId::NONE, vec![named(&a1)], 3));
     assert_eq!(chains.accept(&b1), Err(ChainError::BadHeight { stated: 3, below: 1 }));

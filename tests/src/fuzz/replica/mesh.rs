@@ -194,14 +194,6 @@ impl Mesh {
         self.frame(side, 1 - side, bytes);
     }
 
-    /// A device writes a checkpoint.
-    pub fn checkpoint(&mut self, side: usize) {
-        let (folder, at) = (self.folder, &mut self.sides[side]);
-        // It may have no right, or no key.
-        let outputs = at.replica.checkpoint(&mut at.kept.rng, folder).unwrap_or_default();
-        self.carry_out(side, outputs);
-    }
-
     pub fn tick(&mut self) {
         for side in 0..2 {
             self.handle(side, Input::Tick);

@@ -42,7 +42,7 @@ pub struct Authority {
 
 impl World {
     pub(super) fn set_up_authority(&mut self) {
-        if self.leaver.is_some() && (self.cast == Cast::Honest || !self.fate.once_in(4)) {
+        if self.leaver.is_some() && (self.cast != Cast::Malicious || !self.fate.once_in(4)) {
             let late = self.between(4_500, 9_000);
             self.at(late, Event::Remove);
         }
@@ -153,7 +153,7 @@ impl World {
         let (id, void) = (self.devices[leaver].id, self.fate.once_in(3));
         let mesh = ObjectId::from(self.mesh);
         let Device { replica: Some(replica), rng, .. } = &mut self.devices[0] else {
-            if self.cast == Cast::Honest || self.calm {
+            if self.cast != Cast::Malicious || self.calm {
                 self.at(100 * MS, Event::Remove);
             }
             return;

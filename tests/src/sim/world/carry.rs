@@ -1,6 +1,6 @@
 //! Inputs into replicas, their outputs carried out, the store, and the life of processes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use meshwork_protocol::{
     id::{ChainId, RecordKey},
@@ -12,7 +12,7 @@ use meshwork_replica::{
     replica::{self, Input, Output, Replica, Stored},
 };
 
-use super::{Event, MS, World};
+use super::{Cast, Event, MS, World};
 use crate::sim::{
     device::{Backup, Fetching, Job, Lot},
     network::Outgoing,
@@ -127,7 +127,10 @@ impl World {
                 let expected = *newest + 1;
                 *newest = *seq;
                 if *seq != expected {
-                    self.fail(format!("device {device} writes place {seq} after {} of its chain", expected - 1));
+                    self.fail(format!(
+                        "device {device} writes place {seq} after {} of its chain {chain}",
+                        expected - 1
+                    ));
                 }
                 if *object == self.folder {
                     if self.is_guest(device) {
@@ -376,6 +379,9 @@ impl World {
             self.counts.add("directory put back");
         }
         let mut replica = Replica::new(entry.secrets.identity(mesh));
+        if self.cast == Cast::Checkpointing {
+            replica.use_checkpoints();
+        }
         if entry.mapped {
             replica.expect_base(folder, rows.stored());
         }

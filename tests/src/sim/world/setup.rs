@@ -25,7 +25,7 @@ impl World {
     /// A world out of a seed.
     pub fn new(seed: u64, cast: Cast, planted: Option<Planted>, keep: bool) -> Self {
         let mut fate = Fate::new(seed);
-        let count = if cast == Cast::Honest { 2 + fate.index(3) } else { 3 + fate.index(2) };
+        let count = if cast != Cast::Malicious { 2 + fate.index(3) } else { 3 + fate.index(2) };
         let mut devices: Vec<Device> = (0..count).map(|_| device(&mut fate, planted)).collect();
         let mut root_seed = [0; 64];
         root_seed[..32].copy_from_slice(&fate.bytes());
@@ -80,6 +80,9 @@ impl World {
         let others: Vec<_> = self.devices[1..self.members()].iter().map(|device| device.id).collect();
         let identity = self.devices[0].secrets.identity(self.mesh);
         let mut replica = Replica::new(identity);
+        if self.cast == Cast::Checkpointing {
+            replica.use_checkpoints();
+        }
         let mut rng = self.devices[0].rng.clone();
         let mut outputs: Vec<Output> = replica.found(self.welcome.clone()).expect("the mesh is founded");
         for other in others {
@@ -130,7 +133,7 @@ impl World {
     }
 
     fn schedule_checkpoints(&mut self) {
-        if self.fate.once_in(2) {
+        if self.cast != Cast::Checkpointing {
             return;
         }
         for _ in 0..1 + self.fate.below(6) {
@@ -142,7 +145,7 @@ impl World {
     /// A device lists what of its own still lives.
     pub(super) fn checkpoint(&mut self, device: usize) {
         let folder = self.folder;
-        if self.is_malicious(device) || self.has_left(device) {
+        if self.has_left(device) {
             return;
         }
         let Device { replica: Some(replica), rng, .. } = &mut self.devices[device] else { return };
@@ -160,6 +163,9 @@ impl World {
     /// A device is given the control log and takes part.
     pub(super) fn join(&mut self, device: usize) {
         let mut replica = Replica::new(self.devices[device].secrets.identity(self.mesh_of(device)));
+        if self.cast == Cast::Checkpointing {
+            replica.use_checkpoints();
+        }
         let guest = self.guest.as_ref().filter(|guest| guest.device == device);
         let welcome = guest.map_or(&self.welcome, |guest| &guest.welcome);
         let mut outputs = match replica.found(welcome.clone()) {

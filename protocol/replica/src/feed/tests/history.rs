@@ -295,7 +295,9 @@ fn random_histories_keep_every_promise() {
 /// The judges are worth something: each broken rule is noticed, by the judge that watches it.
 #[test]
 fn broken_rules_are_noticed() {
-    for (plant, judge, at_least) in [(Plant::ReplicaAsBase, "I6", 50), (Plant::Unsettled, "I5", 20), (Plant::Unkilled, "I2", 20)] {
+    for (plant, judge, at_least) in
+        [(Plant::ReplicaAsBase, "I6", 50), (Plant::Unsettled, "I5", 20), (Plant::Unkilled, "I2", 20)]
+    {
         let verdicts: Vec<String> = (0..400).filter_map(|seed| run(seed, plant).0.err()).collect();
         let noticed = verdicts.iter().filter(|verdict| verdict.starts_with(judge)).count();
         println!("{plant:?}: {noticed} of 400 histories fail {judge}");

@@ -10,8 +10,8 @@ use meshwork_protocol::{
 
 use super::tree::{Tree, file, flat, name};
 use crate::feed::{
-    BatchError, Dot, Feed, FeedMap, FileKind, Former, Key, Manifest, NewOperation, Operation, Order, Unknown, Value, decode,
-    diff, encode, split,
+    BatchError, Dot, Feed, FeedMap, FileKind, Former, Key, Manifest, NewOperation, Operation, Order, Unknown, Value,
+    decode, diff, encode, split,
 };
 
 const RECORD: RecordKey = RecordKey([1; 16]);

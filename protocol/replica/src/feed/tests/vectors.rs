@@ -149,8 +149,13 @@ fn t7_a_directory_moved_twice_follows_the_next_move_whole() {
     script.edit(0, |tree| tree.rename("F", "G"));
     script.meet();
     expect(&script, "G/");
-    let placements: Vec<String> =
-        script.0.replicas[1].feed.map().placements_of(D).iter().map(|operation| operation.key.name.to_string()).collect();
+    let placements: Vec<String> = script.0.replicas[1]
+        .feed
+        .map()
+        .placements_of(D)
+        .iter()
+        .map(|operation| operation.key.name.to_string())
+        .collect();
     assert_eq!(placements, ["G"]);
 }
 

@@ -72,7 +72,15 @@ fn record_key(author: usize, generation: usize, seq: u64) -> RecordKey {
 impl World {
     pub fn new(replicas: usize, plant: Plant) -> World {
         let replicas = vec![Replica::default(); replicas];
-        World { records: Vec::new(), replicas, plant, operations: 0, checkpoints: 0, log: Vec::new(), given_up: BTreeSet::new() }
+        World {
+            records: Vec::new(),
+            replicas,
+            plant,
+            operations: 0,
+            checkpoints: 0,
+            log: Vec::new(),
+            given_up: BTreeSet::new(),
+        }
     }
 
     fn record_of(&self, dot: &Dot) -> Option<usize> {
@@ -168,9 +176,8 @@ impl World {
         let old = (0..=record.generation).map(|it| (chain_id(author, it), incarnation(it))).collect();
         (record.generation, record.seq) = (record.generation + 1, 1);
         let of_author = |dot: &Dot| self.record_of(dot).is_some_and(|record| self.records[record].author == author);
-        let is_listed = |op: &&Arc<Operation>| {
-            of_author(&op.dot) && (all || !op.value.is_tombstone() || !op.former.is_empty())
-        };
+        let is_listed =
+            |op: &&Arc<Operation>| of_author(&op.dot) && (all || !op.value.is_tombstone() || !op.former.is_empty());
         let listed: Vec<_> = self.replicas[author].feed.map().iter().flatten().filter(is_listed).cloned().collect();
         let place = |record: &RecordKey| {
             let record = &self.records[self.record_at(record)?];
@@ -179,7 +186,10 @@ impl World {
         let killed = if self.plant == Plant::Unkilled { Killed::new() } else { self.killed(author, record.context) };
         let mut parts = Part::split(old, listed, killed, place);
         let part = parts.pop().filter(|_| parts.is_empty()).ok_or("more than one part")?;
-        let read = part.encode().and_then(|bytes| Part::decode(&bytes, &device(author), &OBJECT)).map_err(|error| format!("void: {error}"))?;
+        let read = part
+            .encode()
+            .and_then(|bytes| Part::decode(&bytes, &device(author), &OBJECT))
+            .map_err(|error| format!("void: {error}"))?;
         if read != part {
             return Err("a checkpoint does not read as it was written".into());
         }
@@ -361,7 +371,8 @@ impl World {
         }
         for (at, tree) in trees.iter().enumerate() {
             self.place(at, |_| true);
-            if self.replicas[at].disk != *self.replicas[at].feed.map() || flat(&self.replicas[at].disk.view()) != *tree {
+            if self.replicas[at].disk != *self.replicas[at].feed.map() || flat(&self.replicas[at].disk.view()) != *tree
+            {
                 return Err(format!("I8: the disk of {at} differs from its map when all is placed"));
             }
         }

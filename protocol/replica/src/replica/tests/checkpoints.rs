@@ -7,12 +7,8 @@ use crate::feed::{Dot, Part};
 
 /// A name, and what it is to show; `None` removes it.
 fn change(name: &str, target: Option<&str>, base: &[Dot]) -> Vec<u8> {
-    let mut operation = NewOperation {
-        key: key(name),
-        value: Value::Tombstone,
-        base: base.to_vec(),
-        former: Vec::new(),
-    };
+    let mut operation =
+        NewOperation { key: key(name), value: Value::Tombstone, base: base.to_vec(), former: Vec::new() };
     if let Some(target) = target {
         operation.value = decode_link(&link(target));
     }
@@ -42,6 +38,12 @@ impl Scene {
         replica.persist_signed(&mut out);
         self.carry_out(node, out);
         record.id()
+    }
+
+    fn checkpointing() -> Self {
+        let mut scene = Scene::new();
+        scene.nodes.iter_mut().for_each(|node| node.replica.use_checkpoints());
+        scene
     }
 
     fn checkpoint(&mut self, node: usize) {
@@ -76,6 +78,7 @@ impl Scene {
         self.go_down(node);
         let mesh = MeshId(self.mesh.0);
         let mut replica = Replica::new(identity(node as u8 + 1, mesh));
+        replica.use_checkpoints();
         for entry in &self.nodes[node].log {
             if let Stored::Retired { object, chain, device, by } = entry {
                 replica.restore_retired(*object, *chain, *device, *by);
@@ -124,7 +127,7 @@ impl Scene {
 
 #[test]
 fn all_let_go_of_what_everybody_has_built_on() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::checkpointing();
     for number in 0..5 {
         scene.change(ATTACKER, "note", Some(&number.to_string()));
     }
@@ -168,7 +171,7 @@ fn all_let_go_of_what_everybody_has_built_on() {
 #[test]
 fn who_comes_late_begins_with_the_checkpoint() {
     for blank in [false, true] {
-        let mut scene = Scene::new();
+        let mut scene = Scene::checkpointing();
         let first = scene.change(ATTACKER, "note", Some("first"));
         scene.change(OTHER, "kept", Some("by the other"));
         scene.settle();
@@ -211,7 +214,7 @@ fn who_comes_late_begins_with_the_checkpoint() {
 
 #[test]
 fn a_late_change_of_what_was_let_go_of_counts() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::checkpointing();
     scene.change(ATTACKER, "note", Some("first"));
     scene.change(ATTACKER, "gone", Some("here"));
     scene.change(VICTIM, "mine", Some("here"));
@@ -242,7 +245,7 @@ fn a_late_change_of_what_was_let_go_of_counts() {
 
 #[test]
 fn a_chain_that_another_copy_wrote_on_is_let_go_of_for_good() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::checkpointing();
     scene.change(ATTACKER, "note", Some("first"));
     scene.settle();
     // The home as it is now is put back later.
@@ -264,7 +267,7 @@ fn a_chain_that_another_copy_wrote_on_is_let_go_of_for_good() {
 
 #[test]
 fn a_checkpoint_speaks_of_its_authors_chains_alone() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::checkpointing();
     scene.change(VICTIM, "note", Some("of the victim"));
     scene.change(ATTACKER, "note2", Some("of the attacker"));
     scene.settle();

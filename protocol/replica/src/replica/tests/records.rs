@@ -177,7 +177,9 @@ fn a_record_before_those_it_follows_waits() {
 fn a_record_that_builds_on_what_there_is_not() {
     let mut scene = Scene::new();
     let record = scene.write_link("a");
-    let wrong = resigned(&attacker(), &record, |header| header.deps = vec![meshwork_protocol::object::Dep { chain: ChainId([9; 16]), seq: 1, id: RecordId([9; 32]) }]);
+    let wrong = resigned(&attacker(), &record, |header| {
+        header.deps = vec![meshwork_protocol::object::Dep { chain: ChainId([9; 16]), seq: 1, id: RecordId([9; 32]) }]
+    });
     refused(&mut scene, wrong, |counters| counters.missing_deps);
 }
 

@@ -87,7 +87,6 @@ impl Intake {
         }
     }
 
-
     fn authority_stage(&self, judge: &impl Judge, record: &Verified, fit: Fit) -> Result<Standing, ReceiveError> {
         // Nothing that is held comes after what is only being admitted.
         let standing = judge.judge(record, &|id| id == record.id()).map_err(|_| ReceiveError::NotAuthorised)?;

@@ -18,7 +18,10 @@ pub fn chain(n: u8) -> ChainId {
 pub fn machine() -> Sync {
     let mut sync = Sync::new();
     let vector = Vector(BTreeMap::from([(chain(1), (10, RecordId([1; 32])))]));
-    let _ = sync.handle(NOW, Input::ObjectAdded { object: OBJECT, vector, retired: BTreeSet::new(), control: vec![OpId([1; 32])] });
+    let _ = sync.handle(
+        NOW,
+        Input::ObjectAdded { object: OBJECT, vector, retired: BTreeSet::new(), control: vec![OpId([1; 32])] },
+    );
     let _ = sync.handle(NOW, Input::PeerUp { peer: PEER, objects: Audience::from([(OBJECT, Scope::Whole)]) });
     sync
 }

@@ -10,7 +10,12 @@ fn in_next(chains: &Chains, n: u8, kind: RecordKind, more: bool) -> Verified {
     let deps = chains.deps(&deps);
     let (seq, prev) = chains.head(&next_chain(n));
     let height = chains.next_height(&prev, &deps);
-    let header = Header { kind: kind.code(), more, incarnation: Incarnation([0; 8]).next(), ..header(seq + 1, prev, deps, height) };
+    let header = Header {
+        kind: kind.code(),
+        more,
+        incarnation: Incarnation([0; 8]).next(),
+        ..header(seq + 1, prev, deps, height)
+    };
     Verified::unsigned(device(n), header)
 }
 
