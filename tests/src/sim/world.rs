@@ -471,11 +471,7 @@ impl World {
             );
         }
         if let Some(replica) = self.devices[0].replica.as_ref().filter(|_| !self.apart().is_empty()) {
-            let live = replica.folder(self.folder).into_iter().flat_map(|folder| folder.feed().iter().flatten());
-            let files = live.filter_map(|operation| operation.value.file()).filter(|file| !file.is_symlink());
-            let held: BTreeSet<ContentId> = self.devices.iter().flat_map(|device| device.disk.contents()).collect();
-            let nowhere: BTreeSet<ContentId> = files.map(|file| file.content).filter(|it| !held.contains(it)).collect();
-            text += &format!("\n  only with the device apart: {:?}, with nobody: {nowhere:?}", self.gone(replica));
+            text += &format!("\n  only with the device apart: {:?}", self.gone(replica));
         }
         if let Some(replica) = self.devices[0].replica.as_ref() {
             let held: BTreeSet<ContentId> = self.devices.iter().flat_map(|device| device.disk.contents()).collect();

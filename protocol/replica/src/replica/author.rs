@@ -172,7 +172,7 @@ impl Replica {
         }
         let (chain, seq, id) = (record.chain(), seq + 1, record.id());
         state.note_written(chain, seq);
-        state.note_ledger(device, &record, text);
+        self.note_ledger(object, &record, text);
         self.signed.push(Stored::Record { object, chain, seq, id, own: true, bytes: record.bytes().to_vec() });
         Ok(record)
     }

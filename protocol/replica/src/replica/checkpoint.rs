@@ -70,7 +70,7 @@ struct Draft {
 
 impl Object {
     /// Accounts for a record that this device, or another copy of it, wrote.
-    pub(super) fn note_ledger(&mut self, device: DeviceId, record: &Verified, text: &[u8]) {
+    fn note_ledger(&mut self, device: DeviceId, record: &Verified, text: &[u8]) {
         if record.author() != device || self.folder.is_none() {
             return;
         }
@@ -238,6 +238,16 @@ impl Replica {
         self.checkpoints = true;
     }
 
+    /// Keeps what a later checkpoint has to know of a record, where this node writes such.
+    pub(super) fn note_ledger(&mut self, object: ObjectId, record: &Verified, text: &[u8]) {
+        if !self.checkpoints {
+            return;
+        }
+        if let Some(state) = self.objects.get_mut(&object) {
+            state.note_ledger(self.device.device_id(), record, text);
+        }
+    }
+
     /// Writes a checkpoint of what this device wrote in a folder. Nothing is written where nothing was, or where not all of
     /// it can be read now.
     pub fn checkpoint(&mut self, rng: &mut impl CryptoRng, object: ObjectId) -> Result<Vec<Output>, AuthorError> {
@@ -254,10 +264,10 @@ impl Replica {
         if !self.may_write(object) {
             return Err(AuthorError::NotMember);
         }
-        self.ensure_epoch(rng, object)?;
         if !self.checkpoints {
             return Ok(());
         }
+        self.ensure_epoch(rng, object)?;
         let (device, incarnation) = (self.device.device_id(), self.own_incarnation(object).next());
         let own = ChainId::of(&device, &object, &incarnation);
         let state = self.object(object)?;

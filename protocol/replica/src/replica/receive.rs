@@ -343,13 +343,10 @@ impl Replica {
             let bytes = arrival.record.bytes().to_vec();
             if arrival.record.begins_checkpoint() {
                 let device = arrival.record.author();
-                let gone = chains
-                    .retired()
-                    .filter(|(_, by)| *by == chain)
-                    .map(|(gone, by)| (Stored::Retired { object, chain: gone, device, by }, None));
-                entries.extend(gone);
-                let gone = chains.retired().filter(|(_, by)| *by == chain).map(|(gone, _)| gone);
-                self.retired.entry(object).or_default().extend(gone);
+                for (gone, by) in chains.retired().filter(|(_, by)| *by == chain) {
+                    entries.push((Stored::Retired { object, chain: gone, device, by }, None));
+                    self.retired.entry(object).or_default().insert(gone);
+                }
             }
             entries.push((Stored::Record { object, chain, seq, id, own: false, bytes }, None));
         }
@@ -369,9 +366,7 @@ impl Replica {
     }
 
     pub(super) fn merge_text(&mut self, object: ObjectId, record: &Verified, text: &[u8], out: &mut Vec<Output>) {
-        if let Some(state) = self.objects.get_mut(&object) {
-            state.note_ledger(self.device.device_id(), record, text);
-        }
+        self.note_ledger(object, record, text);
         match RecordKind::from_code(record.header().kind) {
             Some(RecordKind::Feed) => self.merge_feed(object, record, text),
             Some(RecordKind::Checkpoint | RecordKind::Listing) if self.checkpoints => {

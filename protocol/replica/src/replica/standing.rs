@@ -274,11 +274,12 @@ impl Replica {
             Content::Locked | Content::Void(_) if !stands => return state.quarantine(record, Vec::new()),
             Content::Locked | Content::Void(_) => return,
         };
-        state.note_ledger(self.device.device_id(), record, &text);
+        self.note_ledger(object, record, &text);
         let kind = RecordKind::from_code(record.header().kind);
         if stands && self.checkpoints && matches!(kind, Some(RecordKind::Checkpoint | RecordKind::Listing)) {
             return self.list_again(object, record, &text);
         }
+        let Some(state) = self.objects.get_mut(&object) else { return };
         let operations = operations(record, &text);
         if let Some(expected) = self.expected.get_mut(&object) {
             // Also what does not stand: the disk may still show it, and then it is not the user's work.

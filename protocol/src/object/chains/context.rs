@@ -55,11 +55,6 @@ impl Chains {
         self.entry(id).map(|entry| Context { chains: self, entry })
     }
 
-    /// What a held record builds on, by half of its id.
-    pub fn context_of(&self, record: &RecordKey) -> Option<Context<'_>> {
-        self.entry_of(record).map(|entry| Context { chains: self, entry })
-    }
-
     /// What the record at a place builds on.
     pub fn context_at(&self, chain: &ChainId, seq: u64) -> Option<Context<'_>> {
         self.at(chain, seq).map(|entry| Context { chains: self, entry })
