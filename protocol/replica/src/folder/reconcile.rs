@@ -346,7 +346,7 @@ impl Plan {
     /// What the disk shows of the keys whose files were touched, in a plan that was not carried through.
     pub fn shown(&self, base: &FeedMap, target: &FeedMap, done: &[bool]) -> Vec<(Key, Vec<Arc<Operation>>)> {
         let done = self.changes.iter().zip(done).filter(|(_, done)| **done);
-        shown(&Trees::new(base.view(), target.view()), base, &done.map(|(change, _)| change).collect::<Vec<_>>())
+        shown((base, target), &done.map(|(change, _)| change).collect::<Vec<_>>())
     }
 
     /// The keys of which it is known what they show, in a plan that was not carried through: only a look at the disk
@@ -466,7 +466,7 @@ pub fn left_by_half(
     let is_file = |entry: &Option<Entry>| !entry.as_ref().is_some_and(Entry::is_dir);
     let slots = slots(&trees).into_iter().filter(|slot| is_file(&slot.old) && is_file(&slot.new));
     let changes: Vec<Change> = slots.map(|slot| Change::of(&slot)).collect();
-    let mut shown = shown(&trees, base, &changes.iter().collect::<Vec<_>>());
+    let mut shown = shown((base, target), &changes.iter().collect::<Vec<_>>());
     shown.retain(|(key, operations)| {
         let before = base.at(key);
         before.len() != operations.len() || operations.iter().any(|it| !before.iter().any(|old| old.dot == it.dot))
@@ -475,12 +475,16 @@ pub fn left_by_half(
 }
 
 /// The base without what went, which the user must not be taken for having removed, and with what came, wherever the
-/// tree then says that it is where it was put.
-fn shown(trees: &Trees<'_>, base: &FeedMap, changes: &[&Change]) -> Vec<(Key, Vec<Arc<Operation>>)> {
+/// tree then says that it is where it was put. What was to stay and came nowhere is not what a plan took away.
+fn shown((base, target): (&FeedMap, &FeedMap), changes: &[&Change]) -> Vec<(Key, Vec<Arc<Operation>>)> {
+    let trees = &Trees::new(base.view(), target.view());
+    let was_to_stay = |old: &Operation| target.at(&old.key).iter().any(|it| it.dot == old.dot);
+    let came = |old: &Operation| changes.iter().flat_map(|change| &change.placed).any(|it| it.dot == old.dot);
     let mut shown: BTreeMap<Key, Vec<Arc<Operation>>> = BTreeMap::new();
     let operations = changes.iter().flat_map(|change| change.displaced.iter().chain(&change.placed));
     for Operation { key, .. } in operations.map(Arc::as_ref) {
-        let stays = |old: &&Arc<Operation>| !changes.iter().any(|change| change.displaces(old));
+        let went = |old: &Operation| changes.iter().any(|change| change.displaces(old));
+        let stays = |old: &&Arc<Operation>| !went(old) || was_to_stay(old) && !came(old);
         shown.entry(key.clone()).or_insert_with(|| base.at(key).iter().filter(stays).cloned().collect());
     }
     let left = shown.clone();
