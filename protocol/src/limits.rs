@@ -179,8 +179,11 @@ pub const FETCH_PAUSE_MAX: Duration = Duration::from_secs(60);
 pub const FEED_OPERATIONS: usize = 1_000;
 /// Chains of an object of which a replica remembers that they were let go of, on the word of others.
 pub const RETIRED: usize = 65_536;
-/// Chains whose place one checkpoint takes.
-pub const CHECKPOINT_CHAINS: usize = 256;
+/// How much higher a record may be than what is held of what it builds on, where some of that was let go of: far more than
+/// records can be written, and far too little for heights to come to an end.
+pub const HEIGHT_UNKNOWN: u64 = 1 << 32;
+/// Chains whose place one checkpoint takes: all that its author had before.
+pub const CHECKPOINT_CHAINS: usize = 1_024;
 /// Bytes of the plaintext body of one record of a feed.
 pub const FEED_BODY: usize = 524_288;
 /// Bytes of one component of a path: the limit of every common file system.

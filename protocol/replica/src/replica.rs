@@ -25,7 +25,7 @@ use meshwork_protocol::{
     control::{Control, ControlError, EpochError, Keyring},
     id::{ChainId, DeviceId, EpochId, Incarnation, MeshId, ObjectId, OpId},
     key::DeviceKey,
-    object::{ChainError, RecordError},
+    object::{ChainError, Chains, RecordError},
     seal::{Convergence, SealKey},
     time::Timestamp,
 };
@@ -39,7 +39,7 @@ pub use missing::Missing;
 pub use standing::Quarantined;
 
 use crate::{
-    feed::{BatchError, Key},
+    feed::BatchError,
     folder::{self, Folder},
     graph::{ChangeError, Graph},
     sync::{self, Landed, Sync, receive::Intake},
@@ -111,8 +111,8 @@ struct Object {
     written: restore::Written,
     runs: checkpoint::Runs,
     ledger: checkpoint::Ledger,
-    /// Keys under which the disk may show what does not count any more, and is not gone.
-    disowned: BTreeSet<Key>,
+    /// Checkpoints of this device that do not know of all that it wrote.
+    forgetful: Vec<checkpoint::Forgetful>,
     /// Chains that were let go of before this start; their records may be in the store still.
     let_go: BTreeSet<ChainId>,
 }
@@ -129,7 +129,7 @@ impl Object {
             written: restore::Written::new(),
             runs: checkpoint::Runs::new(),
             ledger: checkpoint::Ledger::default(),
-            disowned: BTreeSet::new(),
+            forgetful: Vec::new(),
             let_go: BTreeSet::new(),
         }
     }
@@ -163,10 +163,9 @@ pub struct Replica {
     /// anything that builds on it, also when what it was signed for comes to nothing.
     signed: Vec<Stored>,
     unsaid: BTreeMap<u64, Vec<Said>>,
-    /// Objects, and meshes for their control logs, that the sync machine is to be told of.
-    announced: Vec<ObjectId>,
-    /// Objects of which the sync machine knows some records under names of chains that have forked since.
-    forked: BTreeSet<ObjectId>,
+    /// Objects, and meshes for their control logs, that the sync machine is to be told of, or told anew: it may know some
+    /// records under names of chains that have forked since.
+    announced: BTreeSet<ObjectId>,
     /// What connected devices may know of may have changed.
     audiences_due: bool,
     /// Meshes whose control log the sync machine was told to ask for.
@@ -210,8 +209,7 @@ impl Replica {
             expected: BTreeMap::new(),
             signed: Vec::new(),
             unsaid: BTreeMap::new(),
-            announced: Vec::new(),
-            forked: BTreeSet::new(),
+            announced: BTreeSet::new(),
             audiences_due: false,
             awaited: BTreeSet::new(),
             renamed: BTreeSet::new(),
@@ -269,13 +267,10 @@ impl Replica {
                 self.give_up(now, rng, object, out);
             }
         }
-        self.tend_checkpoints(rng, out);
+        self.announce(now, rng, out);
+        self.tend_checkpoints(now, rng, out);
         for (object, chains) in std::mem::take(&mut self.retired) {
             self.drive_sync(now, rng, sync::Input::Retired { object, chains }, out);
-        }
-        self.announce_forked();
-        for object in std::mem::take(&mut self.announced) {
-            self.synchronise(now, rng, object, out);
         }
         if std::mem::take(&mut self.audiences_due) {
             self.tell_audiences(now, rng, out);
@@ -460,20 +455,24 @@ impl Replica {
         !unsaid.any(|said| matches!(said, Said::Record { object: of, .. } if *of == object))
     }
 
-    /// Tells the sync machine of an object, and every peer that may know of it.
-    fn synchronise(&mut self, now: Timestamp, rng: &mut impl CryptoRng, object: ObjectId, out: &mut Vec<Output>) {
-        let state = self.objects.get(&object);
-        if state.is_none() && !self.followed().contains(&MeshId(object.0)) {
-            return;
+    /// Tells the sync machine of objects, and every peer that may know of them, once all that is held of them is stored.
+    fn announce(&mut self, now: Timestamp, rng: &mut impl CryptoRng, out: &mut Vec<Output>) {
+        let signed = self.signed.iter().any(|entry| matches!(entry, Stored::Record { .. }));
+        let (ready, later): (BTreeSet<ObjectId>, BTreeSet<ObjectId>) =
+            std::mem::take(&mut self.announced).into_iter().partition(|object| !signed && self.is_stored(*object));
+        self.announced = later;
+        for object in ready {
+            let state = self.objects.get(&object);
+            if state.is_none() && !self.followed().contains(&MeshId(object.0)) {
+                continue;
+            }
+            let chains = state.map(|state| state.intake.chains());
+            let vector = chains.map(Chains::vector).unwrap_or_default();
+            let retired = chains.map(|chains| chains.retired().map(|(chain, _)| chain).collect()).unwrap_or_default();
+            let control = self.control.log(object).map(|log| log.heads()).unwrap_or_default();
+            self.drive_sync(now, rng, sync::Input::ObjectAdded { object, vector, retired, control }, out);
+            self.audiences_due = true;
         }
-        // What is not durable yet is told of when it is.
-        let state = state.filter(|_| self.is_stored(object));
-        let vector = state.map(|state| state.intake.chains().vector()).unwrap_or_default();
-        let control = self.control.log(object).map(|log| log.heads()).unwrap_or_default();
-        let retired = state.map(|state| state.intake.chains().retired().map(|(chain, _)| chain).collect());
-        let retired = retired.unwrap_or_default();
-        self.drive_sync(now, rng, sync::Input::ObjectAdded { object, vector, retired, control }, out);
-        self.audiences_due = true;
     }
 
     /// Lets a folder go on after a merge.
@@ -573,7 +572,7 @@ impl Replica {
         let Some(chains) = self.objects.get(&object).map(|state| state.intake.chains()) else { return incarnation };
         loop {
             let next = ChainId::of(&device, &object, &incarnation.next());
-            if chains.head(&next).0 == 0 && !chains.is_retired(&next) {
+            if !chains.is_begun(&next) {
                 return incarnation;
             }
             incarnation = incarnation.next();

@@ -15,7 +15,7 @@ pub use branch::Fit;
 pub use context::Context;
 pub use error::ChainError;
 pub use plan::{NextDeps, Range};
-use retire::{Promise, Retired};
+use retire::Promise;
 
 use branch::Branch;
 
@@ -41,10 +41,12 @@ pub struct Chains {
     frontier_slots: BTreeMap<Arc<[OpId]>, u32>,
     /// The chain that records were taken for when they came, where it is not the one they are in now.
     shelved: BTreeMap<u32, ChainId>,
-    /// Chains that were let go of.
-    retired: BTreeMap<ChainId, Retired>,
+    /// Chains that were let go of, with the one whose beginning, on whatever branch, has taken the place of each.
+    retired: BTreeMap<ChainId, ChainId>,
     /// Chains that others have let go of, with the one that has taken its place: what builds on them need not wait.
     promised: BTreeMap<ChainId, Promise>,
+    /// Chains that were let go of for a checkpoint of which not all has been read yet.
+    unread: BTreeSet<ChainId>,
     /// Chain and place of records that are not held, of which operations may still be live.
     listed: BTreeMap<RecordKey, (ChainId, u64)>,
     no_context: Arc<[(u32, u64)]>,
@@ -106,6 +108,7 @@ impl Chains {
             shelved: BTreeMap::new(),
             retired: BTreeMap::new(),
             promised: BTreeMap::new(),
+            unread: BTreeSet::new(),
             listed: BTreeMap::new(),
             no_context: Arc::from([]),
         }
@@ -214,6 +217,13 @@ impl Chains {
     }
 
     fn checked(&self, record: &Verified) -> Result<Option<Branch>, ChainError> {
+        let branch = self.placed(record)?;
+        self.check_deps(record.header())?;
+        self.check_height(record.header())?;
+        Ok(branch)
+    }
+
+    fn placed(&self, record: &Verified) -> Result<Option<Branch>, ChainError> {
         let header = record.header();
         if header.object != self.object {
             return Err(ChainError::OtherObject);
@@ -224,10 +234,7 @@ impl Chains {
         if self.is_retired(&record.chain()) {
             return Err(ChainError::Retired { chain: record.chain(), seq: header.seq });
         }
-        let branch = self.fit(record)?;
-        self.check_deps(header)?;
-        self.check_height(header)?;
-        Ok(branch)
+        self.fit(record)
     }
 
     fn check_deps(&self, header: &Header) -> Result<(), ChainError> {
@@ -251,6 +258,17 @@ impl Chains {
     /// chain now.
     pub fn accept(&mut self, record: &Verified) -> Result<Fit, ChainError> {
         let branch = self.checked(record)?;
+        self.take(record, branch)
+    }
+
+    /// Admits a record that was admitted before, to a replica that has told it to its store: what of its dependencies is
+    /// not here others had let go of by then.
+    pub fn readmit(&mut self, record: &Verified) -> Result<Fit, ChainError> {
+        let branch = self.placed(record)?;
+        self.take(record, branch)
+    }
+
+    fn take(&mut self, record: &Verified, branch: Option<Branch>) -> Result<Fit, ChainError> {
         let header = record.header();
         let lacks = self.not_here(header).next().is_some();
         let slot = u32::try_from(self.records.len()).map_err(|_| ChainError::Full)?;

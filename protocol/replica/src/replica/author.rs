@@ -166,7 +166,7 @@ impl Replica {
         let key = self.keyring.key(object, epoch).ok_or(AuthorError::NoEpoch)?;
         let record = Record::create(&self.device, draft, key, text, rng)?;
         let state: &mut Object = self.objects.get_mut(&object).ok_or(AuthorError::UnknownObject)?;
-        state.intake.restore(&record)?;
+        state.intake.append(&record)?;
         if let Some(reread) = &mut state.reread {
             reread.also(&record);
         }

@@ -8,6 +8,7 @@ use meshwork_protocol::{
     id::{ChainId, DeviceId, Incarnation, ObjectId, RecordKey},
     limits,
     object::{Chains, Dep, RecordKind, Verified},
+    time::Timestamp,
     wire::sync::Retirement,
 };
 use rand_core::CryptoRng;
@@ -27,12 +28,20 @@ pub(super) struct Run {
 /// Whole checkpoints by the chain that begins with each.
 pub(super) type Runs = BTreeMap<ChainId, Run>;
 
+/// A checkpoint of this device that does not know of all that it wrote.
+pub(super) struct Forgetful {
+    /// The chains whose place it takes.
+    chains: BTreeSet<ChainId>,
+    /// The records of which it lists anything.
+    listed: BTreeSet<RecordKey>,
+}
+
 /// What a device has to know of what it wrote to list what of it lives.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// The records accounted for.
     noted: BTreeSet<RecordKey>,
-    /// Operations of other devices that they replaced.
+    /// Operations of other chains that they replaced.
     replaced: BTreeSet<(Key, Dot)>,
 }
 
@@ -50,13 +59,13 @@ impl Ledger {
         &mut self,
         record: RecordKey,
         operations: impl Iterator<Item = &'a Operation>,
-        is_own: impl Fn(&Dot) -> bool,
+        is_inside: impl Fn(&Dot) -> bool,
     ) {
         if !self.noted.insert(record) {
             return;
         }
         for operation in operations {
-            let of_others = operation.base.iter().filter(|dot| !is_own(dot));
+            let of_others = operation.base.iter().filter(|dot| !is_inside(dot));
             self.replaced.extend(of_others.map(|dot| (operation.key.clone(), *dot)));
         }
     }
@@ -76,33 +85,25 @@ impl Object {
         }
         let mut ledger = std::mem::take(&mut self.ledger);
         let (id, header) = (record.id().key(), record.header());
-        let is_own = |dot: &Dot| self.is_of(device, &dot.record);
+        let chains = self.intake.chains();
         match RecordKind::from_code(header.kind) {
             Some(RecordKind::Feed) => {
                 let operations = decode(text, id, header.height).unwrap_or_default();
-                ledger.note(id, operations.iter(), is_own);
+                let is_inside = |dot: &Dot| chains.root(&dot.record) == Some(record.chain());
+                ledger.note(id, operations.iter(), is_inside);
             }
             Some(RecordKind::Checkpoint | RecordKind::Listing) => {
                 let part = Part::decode(text, &device, &header.object).unwrap_or_default();
-                ledger.note(id, part.listed.iter().map(|operation| &**operation), is_own);
+                let is_inside =
+                    |dot: &Dot| chains.root(&dot.record).is_some_and(|root| part.chains.contains_key(&root));
+                ledger.note(id, part.listed.iter().map(|operation| &**operation), is_inside);
                 let killed =
                     part.killed.into_iter().flat_map(|(key, dots)| dots.into_iter().map(move |dot| (key.clone(), dot)));
                 ledger.replaced.extend(killed);
             }
-            _ => ledger.note(id, std::iter::empty(), is_own),
+            _ => ledger.note(id, std::iter::empty(), |_| true),
         }
         self.ledger = ledger;
-    }
-
-    /// Whether a record is one of a device, as far as that is known.
-    fn is_of(&self, device: DeviceId, record: &RecordKey) -> bool {
-        self.intake.chains().root(record).is_some_and(|root| self.author_of(&root) == Some(device))
-    }
-
-    fn author_of(&self, root: &ChainId) -> Option<DeviceId> {
-        let chains = self.intake.chains();
-        let listing = || self.runs.iter().find(|(_, run)| run.chains.contains_key(root)).map(|(by, _)| by);
-        chains.author(root).or_else(|| chains.author(listing()?))
     }
 
     /// A record of a checkpoint, to be merged. `applied` tells which of the records that it lists were merged there
@@ -129,20 +130,34 @@ impl Object {
         let builds_on = |by: &ChainId, run: &Run| {
             chains.context_at(by, run.last).is_some_and(|context| context.contains_key(&record.id().key()))
         };
-        let mut runs =
-            self.runs.iter().filter(|(by, run)| run.chains.contains_key(&root) && self.standing(by) >= run.last);
-        runs.any(|(by, run)| !builds_on(by, run))
+        self.standing_runs().filter(|(_, run)| run.chains.contains_key(&root)).any(|(by, run)| !builds_on(by, run))
     }
 
     /// Another copy of this device, or this one before it was restored from a backup, has written a checkpoint that does
-    /// not know of what this one wrote since. The keys under which the disk may show that: it is not gone, but new.
-    fn shown_strays(&self, chains: &BTreeSet<ChainId>, listed: &BTreeSet<RecordKey>) -> Vec<Key> {
-        let Some(base) = self.folder.as_ref().and_then(|folder| folder.base()) else { return Vec::new() };
+    /// not know of what this one wrote since. The disk may show that: it is not gone, but new.
+    pub(super) fn disown_strays(&mut self) {
+        let Object { intake, folder: Some(folder), forgetful, .. } = self else { return };
+        let Some(base) = folder.base().filter(|_| !forgetful.is_empty()) else { return };
         let is_stray = |record: &RecordKey| {
-            !listed.contains(record) && self.intake.chains().root(record).is_some_and(|root| chains.contains(&root))
+            let root = intake.chains().root(record);
+            root.is_some_and(|root| forgetful.iter().any(|it| it.chains.contains(&root) && !it.listed.contains(record)))
         };
         let shown = base.map().iter().flatten().filter(|operation| is_stray(&operation.dot.record));
-        shown.map(|operation| operation.key.clone()).collect()
+        let keys: BTreeSet<Key> = shown.map(|operation| operation.key.clone()).collect();
+        folder.disown(&keys);
+    }
+
+    /// The same where the own chains were let go of, for a checkpoint that another copy of this device wrote, before the
+    /// disk base could be stored without what they say. `places`: the chains of records that are stored still.
+    pub(super) fn disown_let_go(&mut self, device: DeviceId, places: &BTreeMap<RecordKey, ChainId>) {
+        let Object { intake, folder: Some(folder), written, .. } = self else { return };
+        let (Some(base), chains) = (folder.base(), intake.chains()) else { return };
+        let of_copy = |by: &ChainId| chains.author(by) == Some(device) && !written.iter().any(|(own, _)| own == by);
+        let gone: BTreeSet<ChainId> = chains.retired().filter(|(_, by)| of_copy(by)).map(|(chain, _)| chain).collect();
+        let is_gone = |record: &RecordKey| places.get(record).is_some_and(|chain| gone.contains(chain));
+        let shown = base.map().iter().flatten().filter(|operation| is_gone(&operation.dot.record));
+        let keys: BTreeSet<Key> = shown.map(|operation| operation.key.clone()).collect();
+        folder.disown(&keys);
     }
 
     /// Forgets what was noted of records that are held no more.
@@ -150,15 +165,20 @@ impl Object {
         let Object { intake, ledger, runs, quarantined, .. } = self;
         let chains = intake.chains();
         ledger.noted.retain(|record| chains.contains_key(record));
-        runs.retain(|by, _| !chains.is_retired(by));
+        runs.retain(|by, _| chains.head(by).0 > 0);
         quarantined.retain(|(chain, seq), _| chains.record_at(chain, *seq).is_some());
     }
 
-    /// Whole checkpoints that stand and for which chains are held still.
+    /// Whole checkpoints that are held and stand.
+    fn standing_runs(&self) -> impl Iterator<Item = (&ChainId, &Run)> {
+        let held = |by: &ChainId| self.intake.chains().head(by).0;
+        self.runs.iter().filter(move |(by, run)| held(by).min(self.standing(by)) >= run.last)
+    }
+
+    /// Those for which chains are held still.
     fn open_runs(&self) -> impl Iterator<Item = (&ChainId, &Run)> {
         let chains = self.intake.chains();
-        let is_open = move |run: &Run| run.chains.keys().any(|chain| !chains.is_retired(chain));
-        self.runs.iter().filter(move |(by, run)| is_open(run) && self.standing(by) >= run.last)
+        self.standing_runs().filter(move |(_, run)| run.chains.keys().any(|chain| !chains.is_retired(chain)))
     }
 
     /// How far of a chain the newest that stands of a device builds on; none where nothing stands.
@@ -191,12 +211,12 @@ impl Object {
         // What does not stand of a chain may be taken over still, so that stays.
         let held = chains.roots(device).filter(|(root, _)| root != own && is_whole(root));
         let mut taken: BTreeMap<ChainId, Incarnation> = held.collect();
-        // Something may live still of what was let go of for earlier ones.
+        // Some may hold what was let go of here for earlier ones.
         let earlier = self.runs.iter().filter(|(by, _)| chains.author(by) == Some(device));
-        let earlier: BTreeMap<ChainId, Incarnation> =
-            earlier.flat_map(|(_, run)| run.chains.clone()).filter(|(root, _)| chains.is_retired(root)).collect();
+        let earlier = earlier.flat_map(|(_, run)| run.chains.clone()).filter(|(root, _)| chains.is_retired(root));
+        taken.extend(earlier.collect::<Vec<_>>());
         let place = |record: &RecordKey| {
-            let root = chains.root(record).filter(|root| taken.contains_key(root) || earlier.contains_key(root))?;
+            let root = chains.root(record).filter(|root| taken.contains_key(root))?;
             Some((root, chains.place_of(record)?.1))
         };
         let is_needed = |operation: &Operation| !operation.value.is_tombstone() || !operation.former.is_empty();
@@ -205,13 +225,12 @@ impl Object {
             own_live.filter_map(|operation| Some((operation.clone(), place(&operation.dot.record)?))).unzip();
         let places: BTreeMap<RecordKey, (ChainId, u64)> =
             listed.iter().map(|operation| operation.dot.record).zip(places).collect();
-        let still = |root: &ChainId| earlier.get(root).map(|incarnation| (*root, *incarnation));
-        taken.extend(places.values().filter_map(|(root, _)| still(root)).collect::<Vec<_>>());
-        let of_others = |dot: &&Dot| !self.is_of(device, &dot.record);
+        let is_taken = |dot: &Dot| chains.root(&dot.record).is_some_and(|root| taken.contains_key(&root));
+        let of_others = |dot: &&Dot| !is_taken(dot);
         let told: BTreeSet<(Key, Dot)> =
             listed.iter().flat_map(|op| op.base.iter().filter(of_others).map(|dot| (op.key.clone(), *dot))).collect();
         // What its author has let go of and lists no more comes to nobody who has his checkpoint, on which this one builds.
-        let may_come = |entry: &&(Key, Dot)| chains.place_of(&entry.1.record).is_some();
+        let may_come = |(_, dot): &&(Key, Dot)| chains.place_of(&dot.record).is_some() && !is_taken(dot);
         let replaced: BTreeSet<(Key, Dot)> = self.ledger.replaced.iter().filter(may_come).cloned().collect();
         let mut killed = Killed::new();
         for (key, dot) in replaced.difference(&told) {
@@ -332,11 +351,8 @@ impl Replica {
         if !state.runs.contains_key(&by) && state.intake.chains().has_strays(&chains, (&by, run.last), records) {
             // What it does not know of counts no more, nor does what that had replaced.
             if record.author() == device {
-                let strays = state.shown_strays(&chains, records);
-                state.disowned.extend(strays);
-                if let Some(folder) = &mut state.folder {
-                    folder.disown(&state.disowned);
-                }
+                state.forgetful.push(Forgetful { chains: chains.clone(), listed: records.clone() });
+                state.disown_strays();
             }
             state.read_again();
         }
@@ -354,12 +370,14 @@ impl Replica {
 
     /// After a change of what is held: joins that vouch for the checkpoints of others, and letting go of what all have
     /// vouched for.
-    pub(super) fn tend_checkpoints(&mut self, rng: &mut impl CryptoRng, out: &mut Vec<Output>) {
+    pub(super) fn tend_checkpoints(&mut self, now: Timestamp, rng: &mut impl CryptoRng, out: &mut Vec<Output>) {
         for object in std::mem::take(&mut self.checkpoints_due) {
             if let Err(error) = self.vouch_for_runs(rng, object) {
                 tracing::debug!(%error, object = %object.short(), "a checkpoint could not be vouched for");
             }
-            self.let_go_of_replaced(object);
+            if self.let_go_of_replaced(object) {
+                self.retry_waiting(now, rng, object, out);
+            }
         }
         self.persist_signed(out);
     }
@@ -373,49 +391,51 @@ impl Replica {
         // Also for those for which it has let go itself: where it writes another chain by now, what it had said for them
         // in the one before may not stand.
         let lacks = |(by, run): (&ChainId, &Run)| {
-            let is_of_other = chains.author(by) != Some(device) && state.standing(by) >= run.last;
-            is_of_other && vouched.is_none_or(|context| context.seq(by) < run.last)
+            chains.author(by) != Some(device) && vouched.is_none_or(|context| context.seq(by) < run.last)
         };
-        let is_due = state.runs.iter().any(lacks);
+        let is_due = state.standing_runs().any(lacks);
         if !is_due || !self.may_write(object) {
             return Ok(());
         }
         self.author_record(rng, object, RecordKind::Join, &[], false).map(drop)
     }
 
-    /// Lets go of the chains whose place a checkpoint has taken that every device has built on which may write and has
-    /// written.
-    fn let_go_of_replaced(&mut self, object: ObjectId) {
-        let Some(state) = self.objects.get(&object) else { return };
+    /// Lets go of the chains whose place a checkpoint has taken that every device has built on which may write. Whether there
+    /// were any.
+    fn let_go_of_replaced(&mut self, object: ObjectId) -> bool {
+        let Some(state) = self.objects.get(&object) else { return false };
         if state.reread.is_some() || self.expected.contains_key(&object) || !self.is_stored(object) {
-            return;
+            return false;
         }
         let is_ready = |(by, run): &(&ChainId, &Run)| self.is_vouched_for(object, state, by, run);
         let ready: Vec<(ChainId, Run)> =
             state.open_runs().filter(is_ready).map(|(by, run)| (*by, run.clone())).collect();
-        for (by, run) in ready {
-            let Some(state) = self.objects.get_mut(&object) else { return };
-            let Some(device) = state.intake.chains().author(&by) else { continue };
+        for (by, run) in &ready {
+            let Some(state) = self.objects.get_mut(&object) else { return false };
+            let Some(device) = state.intake.chains().author(by) else { continue };
             let chains: BTreeSet<ChainId> =
-                run.chains.into_keys().filter(|chain| !state.intake.chains().is_retired(chain)).collect();
+                run.chains.keys().filter(|chain| !state.intake.chains().is_retired(chain)).copied().collect();
             tracing::debug!(object = %object.short(), chains = chains.len(), "let go of what a checkpoint has taken the place of");
-            state.intake.retire(&chains, &by, run.last);
+            state.intake.retire(&chains, by, run.last);
             state.forget_replaced();
-            self.signed.extend(chains.iter().map(|chain| Stored::Retired { object, chain: *chain, device, by }));
+            self.signed.extend(chains.iter().map(|chain| Stored::Retired { object, chain: *chain, device, by: *by }));
             self.retired.entry(object).or_default().extend(chains);
         }
+        !ready.is_empty()
     }
 
+    /// Whether all who may write have built on a checkpoint, but those who are declared away: whoever has not may still say
+    /// that it does not stand.
     fn is_vouched_for(&self, object: ObjectId, state: &Object, by: &ChainId, run: &Run) -> bool {
-        let chains = state.intake.chains();
-        let author = chains.author(by);
-        let may_write = |device: DeviceId| self.control.role(object, device).is_some_and(|role| role >= Role::Edit);
-        let own = self.device.device_id();
-        let mut writers: BTreeSet<DeviceId> = chains.heads().map(|(_, author, ..)| author).collect();
-        writers.insert(own);
-        writers.into_iter().filter(|device| Some(*device) != author && may_write(*device)).all(|device| {
-            // Whoever has written nothing that stands has nothing to lose, but this one.
-            state.vouched(device, by).map_or(device != own, |vouched| vouched >= run.last)
+        let author = state.intake.chains().author(by);
+        let meshes = self.control.persons(object).into_iter();
+        let away: BTreeSet<DeviceId> =
+            meshes.flat_map(|(mesh, _)| self.control.away(mesh)).map(|(device, _)| device).collect();
+        let writers = self.control.members(object).filter(|(_, member)| member.role >= Role::Edit);
+        let mut others = writers.map(|(device, _)| device).filter(|device| Some(*device) != author);
+        others.all(|device| {
+            let is_away = away.contains(&device) && device != self.device.device_id();
+            is_away || state.vouched(device, by).is_some_and(|vouched| vouched >= run.last)
         })
     }
 

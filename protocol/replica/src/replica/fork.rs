@@ -10,7 +10,7 @@ use meshwork_protocol::{
 };
 use rand_core::CryptoRng;
 
-use super::{Event, Object, Output, Replica, Stored};
+use super::{Event, Object, Output, Replica};
 use crate::sync::{Landed, receive::Arrival};
 
 impl Object {
@@ -114,7 +114,7 @@ impl Replica {
             return;
         }
         state.read_again();
-        self.forked.insert(object);
+        self.announced.insert(object);
         let Some(state) = self.objects.get(&object) else { return };
         let authors: Vec<DeviceId> = branches.iter().map(|branch| branch.record.author()).collect();
         let mut heads: Vec<RecordId> =
@@ -137,15 +137,6 @@ impl Replica {
             }
         }
         self.judge_again(object);
-    }
-
-    /// Tells the sync machine anew of the objects in which chains forked, once all that is held of them is stored.
-    pub(super) fn announce_forked(&mut self) {
-        let signed = self.signed.iter().any(|entry| matches!(entry, Stored::Record { .. }));
-        let (ready, later): (BTreeSet<ObjectId>, BTreeSet<ObjectId>) =
-            std::mem::take(&mut self.forked).into_iter().partition(|object| !signed && self.is_stored(*object));
-        self.forked = later;
-        self.announced.extend(ready);
     }
 
     /// Chains may have forked while records were being stored.

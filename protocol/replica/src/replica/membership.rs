@@ -25,6 +25,20 @@ impl Replica {
         Ok(out)
     }
 
+    /// Declares that a device is not to be waited for: logs are let go of without its word. It stays in the mesh, and takes
+    /// part as before when it is back.
+    pub fn declare_away(&mut self, device: DeviceId) -> Result<Vec<Output>, AuthorError> {
+        let is_admin = self.control.role(self.mesh.into(), self.device()) == Some(Role::Own);
+        if !is_admin || device == self.device() || !self.control.allowed_peer(self.mesh, device) {
+            return Err(AuthorError::NotSenior);
+        }
+        self.author_act(self.mesh.into(), Act::Away { device })?;
+        self.checkpoints_due.extend(self.objects.keys());
+        let mut out = Vec::new();
+        self.persist_signed(&mut out);
+        Ok(out)
+    }
+
     /// Lets a device in again that was removed, with the key that it had. What it wrote past its removal stays in
     /// quarantine; what it writes from now on goes to another chain.
     pub fn readmit_device(&mut self, rng: &mut impl CryptoRng, device: DeviceId) -> Result<Vec<Output>, AuthorError> {

@@ -28,7 +28,7 @@ impl Replica {
         for signed in items {
             self.adopt_own(mesh, signed)?;
         }
-        self.announced.push(mesh);
+        self.announced.insert(mesh);
         self.persist_signed(&mut out);
         out.push(Output::PeersChanged);
         Ok(out)
@@ -257,7 +257,7 @@ impl Replica {
             self.adopt_own(object, signed)?;
         }
         self.objects.insert(object, Object::folder(object));
-        self.announced.push(object);
+        self.announced.insert(object);
         self.persist_signed(&mut out);
         self.edit_graph(
             rng,
@@ -296,10 +296,11 @@ impl Replica {
         let Some(expected) = self.expected.remove(&object) else {
             return;
         };
-        let own = expected.own_after.clone();
+        let (own, places) = (expected.own_after.clone(), expected.places.clone());
         let base = expected.into_base();
-        let late = self.resumed;
-        if let Some(folder) = self.folder_mut(object) {
+        let (late, device) = (self.resumed, self.device.device_id());
+        let Some(state) = self.objects.get_mut(&object) else { return };
+        if let Some(folder) = &mut state.folder {
             folder.map(base);
             folder.replay_own(&own);
             if late {
@@ -307,6 +308,7 @@ impl Replica {
                 folder.look_everywhere();
             }
         }
+        state.disown_let_go(device, &places);
     }
 
     /// Announces that a folder's disk base was stored, so that the operations it names are kept while

@@ -258,11 +258,33 @@ impl Replica {
         inputs: &mut Vec<sync::Input>,
         out: &mut Vec<Output>,
     ) {
-        if !self.checkpoints {
-            return;
-        }
-        let Some(mut state) = self.objects.remove(&object) else { return };
+        let Some(state) = self.objects.get_mut(&object).filter(|_| self.checkpoints) else { return };
         state.intake.note_retired(chains);
+        self.admit_waiting(now, rng, object, inputs, out);
+    }
+
+    /// What waited may have waited for something of chains that were let go of since.
+    pub(super) fn retry_waiting(
+        &mut self,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        out: &mut Vec<Output>,
+    ) {
+        let mut inputs = Vec::new();
+        self.admit_waiting(now, rng, object, &mut inputs, out);
+        inputs.into_iter().for_each(|input| self.drive_sync(now, rng, input, out));
+    }
+
+    fn admit_waiting(
+        &mut self,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+        object: ObjectId,
+        inputs: &mut Vec<sync::Input>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(mut state) = self.objects.remove(&object) else { return };
         let arrivals = state.intake.retry(&self.bench());
         self.objects.insert(object, state);
         self.take_arrivals(now, rng, object, arrivals, inputs, out);
@@ -434,7 +456,7 @@ impl Replica {
         let again = self.given_up.remove(&object);
         if again || !self.objects.contains_key(&object) {
             self.objects.entry(object).or_insert_with(|| Object::folder(object));
-            self.announced.push(object);
+            self.announced.insert(object);
             self.announced.extend(self.owner_of(object).filter(|owner| *owner != self.mesh).map(ObjectId::from));
             self.audience_changed(out);
             out.push(Output::Event(Event::FolderKnown(object)));

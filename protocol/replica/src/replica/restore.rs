@@ -7,7 +7,7 @@ use std::{
 };
 
 use meshwork_protocol::{
-    id::{ChainId, ObjectId},
+    id::{ChainId, ObjectId, RecordKey},
     key::Signed,
     object::{Fit, Verified},
     time::Timestamp,
@@ -31,6 +31,8 @@ pub(super) struct Expected {
     /// Own chains that were let go of.
     let_go: BTreeSet<ChainId>,
     found: BTreeMap<Dot, Arc<Operation>>,
+    /// The chains of records that were let go of and are stored still.
+    pub places: BTreeMap<RecordKey, ChainId>,
     /// Own operations that are newer than the stored base; the disk showed what they say.
     pub own_after: Vec<Arc<Operation>>,
 }
@@ -39,7 +41,14 @@ impl Expected {
     /// Nothing has passed yet.
     pub fn new(stored: StoredBase) -> Self {
         let needed = stored.keys.iter().chain(&stored.intents).flat_map(|(_, dots)| dots).copied().collect();
-        Expected { stored, needed, let_go: BTreeSet::new(), found: BTreeMap::new(), own_after: Vec::new() }
+        Expected {
+            stored,
+            needed,
+            let_go: BTreeSet::new(),
+            found: BTreeMap::new(),
+            places: BTreeMap::new(),
+            own_after: Vec::new(),
+        }
     }
 
     /// A chain was let go of, and is not among those written any more.
@@ -151,6 +160,7 @@ impl Replica {
     fn pass_let_go(&mut self, object: ObjectId, record: &Verified) {
         let content = open(record, self.keyring.key(object, record.header().epoch));
         if let (Some(expected), Content::Text(text)) = (self.expected.get_mut(&object), content) {
+            expected.places.insert(record.id().key(), record.chain());
             expected.pass(&operations(record, &text), None, &Vec::new());
         }
     }
@@ -172,7 +182,7 @@ impl Replica {
             self.open_epochs(object, &mut out);
             self.judge_again(object);
             self.note_due(object);
-            self.announced.push(object);
+            self.announced.insert(object);
             if self.graph_is_whole() {
                 self.renamed.insert(object);
             }

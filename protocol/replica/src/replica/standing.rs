@@ -76,12 +76,11 @@ impl Bench<'_> {
         heads.iter().filter(|(chain, seq)| stands(chain) < *seq).map(|(chain, _)| (*chain, stands(chain))).collect()
     }
 
-    /// The newest place of a chain that stands by its own right; of a branch none does.
+    /// The newest place of a chain that stands by its own right; of a branch none does but a checkpoint that all have
+    /// built on.
     fn cut(&self, chains: &Chains, chain: &ChainId, author: DeviceId) -> u64 {
-        if chains.is_branch(chain) {
-            return 0;
-        }
-        self.granted(chains, chain, author).max(chains.sealed(chain))
+        let granted = if chains.is_branch(chain) { 0 } else { self.granted(chains, chain, author) };
+        granted.max(chains.sealed(chain))
     }
 
     fn granted(&self, chains: &Chains, chain: &ChainId, author: DeviceId) -> u64 {
@@ -330,7 +329,6 @@ impl Replica {
         let quarantined = state.quarantined.len();
         if let Some(folder) = &mut state.folder {
             folder.replace(reread.feed);
-            folder.disown(&std::mem::take(&mut state.disowned));
         }
         if object == ObjectId::from(self.mesh) {
             self.graph = reread.graph;
@@ -343,6 +341,10 @@ impl Replica {
         self.note_due(object);
         out.push(Output::Event(Event::JudgedAgain { object, quarantined }));
         self.remap_folder(object);
+        if let Some(state) = self.objects.get_mut(&object) {
+            state.disown_strays();
+            state.forgetful.clear();
+        }
         self.advance_folder(now, rng, object, out);
     }
 }

@@ -136,9 +136,14 @@ impl Intake {
         self.counters.void += 1;
     }
 
-    /// Admits a record that this node wrote, or had admitted and stored before.
-    pub fn restore(&mut self, record: &Verified) -> Result<Fit, ChainError> {
+    /// Admits a record that this node wrote.
+    pub fn append(&mut self, record: &Verified) -> Result<Fit, ChainError> {
         self.chains.accept(record)
+    }
+
+    /// Admits a record that this node had admitted and stored before.
+    pub fn restore(&mut self, record: &Verified) -> Result<Fit, ChainError> {
+        self.chains.readmit(record)
     }
 
     /// Notes chains that others, or the store, have let go of: [`Chains::promise`]. Beyond [`limits::RETIRED`] none is

@@ -175,6 +175,8 @@ impl Chains {
         let records = stem.records.split_off(keep);
         let branches = std::mem::take(&mut stem.branches);
         let rights = stem.split_rights(at.base);
+        let sealed = if stem.sealed > at.base { stem.sealed } else { 0 };
+        stem.sealed = stem.sealed.min(at.base);
         let Chain { id, author, incarnation, root, .. } = *stem;
         let first = records.first().and_then(|slot| self.records.get(*slot as usize)).map(|entry| entry.id);
         let first = first.unwrap_or(RecordId::NONE);
@@ -188,7 +190,7 @@ impl Chains {
             root,
             branch: Some(at),
             branches: branches.clone(),
-            sealed: 0,
+            sealed,
             records: records.clone(),
             rights,
         };

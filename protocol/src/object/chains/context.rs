@@ -23,8 +23,13 @@ impl Context<'_> {
     pub fn contains_key(&self, record: &RecordKey) -> bool {
         match self.chains.entry_of(record) {
             Some(entry) => entry.seq <= self.of_slot(entry.chain),
-            None => self.chains.successor(record).is_some_and(|by| self.seq(&by) > 0),
+            None => self.chains.successor(record).is_some_and(|by| self.touches(&by)),
         }
+    }
+
+    /// Whether something of a chain or its branches is in the context.
+    fn touches(&self, root: &ChainId) -> bool {
+        self.entries().any(|(chain, _)| self.chains.root_of_chain(&chain) == Some(*root))
     }
 
     /// How much of a chain is in the context: its places 1 to this number.

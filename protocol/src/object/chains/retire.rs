@@ -9,17 +9,9 @@ use std::{
 use super::{Chain, ChainError, Chains};
 use crate::{
     id::{ChainId, DeviceId, Incarnation, RecordKey},
+    limits,
     object::{Header, RecordKind, Verified},
 };
-
-/// A chain that was let go of.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Retired {
-    /// The chain that begins with the checkpoint.
-    by: ChainId,
-    /// The height of its first record, which is above all of the chain that was let go of.
-    height: u64,
-}
 
 /// A chain that others have let go of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +35,7 @@ impl Chains {
 
     /// Chains that were let go of, each with the one that has taken its place.
     pub fn retired(&self) -> impl Iterator<Item = (ChainId, ChainId)> + '_ {
-        self.retired.iter().map(|(chain, retired)| (*chain, retired.by))
+        self.retired.iter().map(|(chain, by)| (*chain, *by))
     }
 
     /// The last place of the checkpoint with which a chain begins, as far as it is held, where others were let go of for
@@ -72,18 +64,19 @@ impl Chains {
         let kept = self.promised.iter().filter(|(_, made)| **made == promise);
         let chains: BTreeSet<ChainId> = kept.map(|(chain, _)| *chain).collect();
         self.promised.retain(|_, made| made.by != promise.by);
-        if lacks {
-            self.retire(&chains, &promise.by, record.header().seq);
+        if lacks && !chains.is_empty() {
+            let by = self.place(&record.id()).map_or(promise.by, |(chain, _)| chain);
+            self.retire(&chains, &by, record.header().seq);
+            self.unread.extend(chains);
         }
     }
 
     /// Lets go of chains for the checkpoint at the places 1 to `last` of another one, which is held.
     pub fn retire(&mut self, chains: &BTreeSet<ChainId>, by: &ChainId, last: u64) {
-        let Some(height) = self.at(by, 1).map(|entry| entry.height) else { return };
-        let retired = Retired { by: *by, height };
-        self.retired.extend(chains.iter().filter(|chain| *chain != by).map(|chain| (*chain, retired)));
-        for earlier in self.retired.values_mut().filter(|earlier| chains.contains(&earlier.by)) {
-            *earlier = retired;
+        let Some(root) = self.root_of_chain(by).filter(|_| self.at(by, 1).is_some()) else { return };
+        self.retired.extend(chains.iter().filter(|chain| **chain != root).map(|chain| (*chain, root)));
+        for earlier in self.retired.values_mut().filter(|earlier| chains.contains(earlier)) {
+            *earlier = root;
         }
         if let Some(chain) = self.slots.get(by).and_then(|slot| self.chains.get_mut(*slot as usize)) {
             chain.sealed = last;
@@ -110,13 +103,15 @@ impl Chains {
         let context = self.context_at(by, last);
         let known = |chain: &ChainId| context.map_or(0, |context| context.seq(chain));
         let is_of = |chain: &ChainId| self.root_of_chain(chain).is_some_and(|root| chains.contains(&root));
-        let gone = self.listed.iter().any(|(record, (of, _))| chains.contains(of) && !listed.contains(record));
+        let is_unread = |of: &ChainId| chains.contains(of) && self.unread.contains(of);
+        let gone = self.listed.iter().any(|(record, (of, _))| is_unread(of) && !listed.contains(record));
         gone || self.heads().any(|(chain, _, seq, _)| is_of(&chain) && known(&chain) < seq)
     }
 
     /// Forgets the records of some chains that are not held, but for those to be kept.
     pub fn forget_listed(&mut self, chains: &BTreeSet<ChainId>, keep: impl Fn(&RecordKey) -> bool) {
         self.listed.retain(|record, (of, _)| !chains.contains(of) || keep(record));
+        self.unread.retain(|chain| !chains.contains(chain));
     }
 
     /// The chain of its author, incarnation and object that a record is in, on whatever branch.
@@ -133,6 +128,12 @@ impl Chains {
             self.chains.iter().filter(|chain| !chain.records.is_empty()).map(|chain| chain.root).collect();
         let roots = held.into_iter().filter_map(|root| self.chains.get(root as usize));
         roots.filter(move |chain| chain.author == device).map(|chain| (chain.id, chain.incarnation))
+    }
+
+    /// Whether anything is or was held of a chain or its branches.
+    pub fn is_begun(&self, chain: &ChainId) -> bool {
+        let is_held = |of: &Chain| !of.records.is_empty() || !of.branches.is_empty();
+        self.is_retired(chain) || self.chain(chain).is_some_and(is_held)
     }
 
     /// The chain that a branch, or itself, belongs to.
@@ -154,22 +155,20 @@ impl Chains {
     /// The chain whose checkpoint has taken the place of the one that a record was in.
     pub(super) fn successor(&self, record: &RecordKey) -> Option<ChainId> {
         let (chain, _) = self.listed.get(record)?;
-        self.retired.get(chain).map(|retired| retired.by)
+        self.retired.get(chain).copied()
     }
 
-    /// The height is one more than the largest below. Of what was let go of it is only known that the checkpoint is
-    /// higher, and before that has come nothing.
+    /// The height is one more than the largest below. Of what was let go of that is not known any more.
     pub(super) fn check_height(&self, header: &Header) -> Result<(), ChainError> {
         let held = header.deps.iter().map(|dep| &dep.id).chain([&header.prev]).filter_map(|id| self.height(id));
         let below = held.max().unwrap_or(0);
-        let gone = header.deps.iter().filter(|dep| !self.contains(&dep.id));
-        let above = gone.map(|dep| self.retired.get(&dep.chain).map_or(u64::MAX, |retired| retired.height));
-        let above = above.max().unwrap_or(0);
+        let is_known = header.deps.iter().all(|dep| self.contains(&dep.id));
         let least = below.saturating_add(1);
-        if header.height < least || header.height > least.max(above) {
-            return Err(ChainError::BadHeight { stated: header.height, below });
+        let most = if is_known { least } else { least.saturating_add(limits::HEIGHT_UNKNOWN) };
+        if (least..=most).contains(&header.height) {
+            return Ok(());
         }
-        Ok(())
+        Err(ChainError::BadHeight { stated: header.height, below })
     }
 
     /// Takes the records of chains, and of all their branches, out of the table: all others move up.

@@ -220,7 +220,6 @@ fn a_late_change_of_what_was_let_go_of_counts() {
     scene.change(VICTIM, "mine", Some("here"));
     scene.settle();
     scene.go_down(OTHER);
-    // The absent one has written nothing yet: nobody waits for it.
     scene.change(OTHER, "note", Some("edited while away"));
     scene.change(OTHER, "gone", None);
     scene.change(OTHER, "mine", Some("edited while away"));
@@ -230,6 +229,10 @@ fn a_late_change_of_what_was_let_go_of_counts() {
     scene.settle();
     scene.checkpoint(ATTACKER);
     scene.checkpoint(VICTIM);
+    // All wait for the absent one, until it is said that nobody need to.
+    assert_eq!(scene.chains(VICTIM).retired().count(), 0);
+    let absent = scene.nodes[OTHER].replica.device();
+    scene.ask(VICTIM, |replica, _| replica.declare_away(absent)).unwrap();
     assert_eq!(scene.chains(VICTIM).retired().count(), 2);
     scene.come_up(OTHER);
     scene.assert_same();

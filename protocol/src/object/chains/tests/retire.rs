@@ -61,8 +61,8 @@ fn a_checkpoint_takes_the_place_of_a_chain() {
     // Late, and of before the checkpoint: what it builds on was let go of.
     let late = Verified::unsigned(device(3), header(1, RecordId::NONE, vec![named(&a2)], a2.header().height + 1));
     assert_eq!(chains.accept(&late), Ok(Fit::Line));
-    let far = Verified::unsigned(device(4), header(1, RecordId::NONE, vec![named(&a2)], 99));
-    assert_eq!(chains.accept(&far), Err(ChainError::BadHeight { stated: 99, below: 0 }));
+    let far = Verified::unsigned(device(4), header(1, RecordId::NONE, vec![named(&a2)], u64::MAX));
+    assert_eq!(chains.accept(&far), Err(ChainError::BadHeight { stated: u64::MAX, below: 0 }));
     let lying = Dep { seq: 9, ..named(&run[1]) };
     let lying = Verified::unsigned(device(4), header(1, RecordId::NONE, vec![lying], 2));
     assert_eq!(chains.accept(&lying), Err(ChainError::BadDep(run[1].id())));
