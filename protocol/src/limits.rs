@@ -182,6 +182,10 @@ pub const RETIRED: usize = 65_536;
 /// How much higher a record may be than what is held of what it builds on, where some of that was let go of: far more than
 /// records can be written, and far too little for heights to come to an end.
 pub const HEIGHT_UNKNOWN: u64 = 1 << 32;
+/// Records that a device writes in a folder before it considers to list what of them lives, and then begins anew.
+pub const CHECKPOINT_AFTER: usize = 1_024;
+/// How many records it has to have written for each that the list takes.
+pub const CHECKPOINT_GAIN: usize = 4;
 /// Chains whose place one checkpoint takes: all that its author had before.
 pub const CHECKPOINT_CHAINS: usize = 1_024;
 /// Bytes of the plaintext body of one record of a feed.

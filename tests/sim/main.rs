@@ -1,8 +1,8 @@
 //! Runs the simulation over many seeds; see `docs/hacking.md`.
 //!
 //! `--seed N` one seed, with its last events if it fails; `--from N --count N` some seeds; `--long` for
-//! sixty minutes; `--honest`, `--malicious` and `--checkpointing` only such runs (the last are not among those that always run); `--planted NAME` with a planted bug (`all`: each
-//! until it is caught).
+//! sixty minutes; `--honest`, `--malicious` and `--checkpointing` only such runs; `--planted NAME` with a planted bug
+//! (`all`: each until it is caught).
 
 use std::{
     collections::BTreeMap,
@@ -87,6 +87,10 @@ const HONEST_MUST_HAPPEN: [&str; 14] = [
     "guest: left",
     "guest: record written",
 ];
+
+/// What must have happened besides when devices write checkpoints.
+const CHECKPOINTS_MUST_HAPPEN: [&str; 4] =
+    ["checkpoint: chain let go of", "checkpoint: nothing to list", "checkpoint: refused", "checkpoint: written"];
 
 /// What must have happened besides when one device is malicious.
 const MALICE_MUST_HAPPEN: [&str; 36] = [
@@ -349,7 +353,9 @@ fn whole(cast: Cast, options: &Options, verdict: &mut Verdict) {
     verdict.add(&format!("every {name} seed has at least 300 steps"), total.short == 0);
     if options.count.is_none() {
         let more: &[&str] = if cast == Cast::Malicious { &MALICE_MUST_HAPPEN } else { &HONEST_MUST_HAPPEN };
-        let never: Vec<_> = MUST_HAPPEN.iter().chain(more).filter(|what| !total.counts.0.contains_key(*what)).collect();
+        let checkpoints: &[&str] = if cast == Cast::Honest { &[] } else { &CHECKPOINTS_MUST_HAPPEN };
+        let all = MUST_HAPPEN.iter().chain(more).chain(checkpoints);
+        let never: Vec<_> = all.filter(|what| !total.counts.0.contains_key(*what)).collect();
         never.iter().for_each(|what| println!("never happened: {what}"));
         verdict.add(&format!("with {name} devices every operation and fault fired"), never.is_empty());
     }

@@ -174,8 +174,6 @@ pub struct Replica {
     renamed: BTreeSet<ObjectId>,
     /// Chains that were let go of, of which the sync machine does not know yet.
     retired: BTreeMap<ObjectId, BTreeSet<ChainId>>,
-    /// Whether this device takes part in checkpoints.
-    checkpoints: bool,
     /// Folders in which a checkpoint may be due, to be vouched for, or to be let go of what comes before it.
     checkpoints_due: BTreeSet<ObjectId>,
     /// Folders with changes on disk that this device could not sign.
@@ -214,7 +212,6 @@ impl Replica {
             awaited: BTreeSet::new(),
             renamed: BTreeSet::new(),
             retired: BTreeMap::new(),
-            checkpoints: false,
             checkpoints_due: BTreeSet::new(),
             unsigned: BTreeSet::new(),
             given_up: BTreeSet::new(),

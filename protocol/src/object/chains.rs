@@ -247,7 +247,7 @@ impl Chains {
 
     /// The dependencies that are neither held nor let go of, here or by others.
     pub fn lacking<'a>(&'a self, header: &'a Header) -> impl Iterator<Item = &'a Dep> + 'a {
-        self.not_here(header).filter(|dep| !self.promised.contains_key(&dep.chain))
+        self.not_here(header).filter(|dep| !self.is_promised(&dep.chain))
     }
 
     fn not_here<'a>(&'a self, header: &'a Header) -> impl Iterator<Item = &'a Dep> + 'a {

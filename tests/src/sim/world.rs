@@ -48,13 +48,13 @@ pub enum Cast {
     Honest,
     /// One device does not.
     Malicious,
-    /// Devices that keep to the rules and write checkpoints, which no node does by itself yet.
+    /// Devices that keep to the rules and write checkpoints, far more often than a node would.
     Checkpointing,
 }
 
 impl Cast {
     /// Those that always run.
-    pub const ALL: [Cast; 2] = [Cast::Honest, Cast::Malicious];
+    pub const ALL: [Cast; 3] = [Cast::Honest, Cast::Malicious, Cast::Checkpointing];
 
     /// For the command line.
     pub fn name(self) -> &'static str {

@@ -31,6 +31,7 @@ impl Replica {
         let groups = split(operations, folder.base().map_or(folder.feed(), |base| base.map()));
         let texts: Vec<Vec<u8>> = groups.iter().map(|group| encode(group)).collect::<Result<_, _>>()?;
         let signed = self.author_batch(rng, object, &texts);
+        self.checkpoints_due.insert(object);
         self.persist_signed(out);
         signed
     }

@@ -25,6 +25,13 @@ pub(super) struct Run {
     chains: BTreeMap<ChainId, Incarnation>,
 }
 
+impl Run {
+    /// Whether it takes the place of a chain.
+    pub(super) fn replaces(&self, chain: &ChainId) -> bool {
+        self.chains.contains_key(chain)
+    }
+}
+
 /// Whole checkpoints by the chain that begins with each.
 pub(super) type Runs = BTreeMap<ChainId, Run>;
 
@@ -39,6 +46,8 @@ pub(super) struct Forgetful {
 /// What a device has to know of what it wrote to list what of it lives.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
+    /// How many records had been written since the last checkpoint when it was last considered to write one.
+    counted: usize,
     /// The records accounted for.
     noted: BTreeSet<RecordKey>,
     /// Operations of other chains that they replaced.
@@ -130,7 +139,7 @@ impl Object {
         let builds_on = |by: &ChainId, run: &Run| {
             chains.context_at(by, run.last).is_some_and(|context| context.contains_key(&record.id().key()))
         };
-        self.standing_runs().filter(|(_, run)| run.chains.contains_key(&root)).any(|(by, run)| !builds_on(by, run))
+        self.standing_runs().filter(|(_, run)| run.replaces(&root)).any(|(by, run)| !builds_on(by, run))
     }
 
     /// Another copy of this device, or this one before it was restored from a backup, has written a checkpoint that does
@@ -251,19 +260,38 @@ impl Object {
 }
 
 impl Replica {
-    /// Takes part in checkpoints from now on; to be said before anything is restored. No node does so yet: some histories
-    /// are known in which replicas that let go of chains do not become equal (see `docs/hacking.md`).
-    pub fn use_checkpoints(&mut self) {
-        self.checkpoints = true;
-    }
-
-    /// Keeps what a later checkpoint has to know of a record, where this node writes such.
+    /// Keeps what a later checkpoint has to know of a record.
     pub(super) fn note_ledger(&mut self, object: ObjectId, record: &Verified, text: &[u8]) {
-        if !self.checkpoints {
-            return;
-        }
         if let Some(state) = self.objects.get_mut(&object) {
             state.note_ledger(self.device.device_id(), record, text);
+        }
+    }
+
+    /// Writes a checkpoint when what this device has written since the last one is much more than one would be.
+    fn checkpoint_if_due(&mut self, rng: &mut impl CryptoRng, object: ObjectId) {
+        let (device, own) = (self.device.device_id(), self.own_chain(object));
+        let Some(state) = self.objects.get_mut(&object).filter(|state| state.reread.is_none()) else { return };
+        let chains = state.intake.chains();
+        let since = chains.head(&own).0.saturating_sub(state.runs.get(&own).map_or(0, |run| run.last)) as usize;
+        // What lives is counted only now and then, for that means to look at all of the folder.
+        let counted = Some(state.ledger.counted).filter(|counted| *counted <= since).unwrap_or(0);
+        if since < limits::CHECKPOINT_AFTER.max(2 * counted) {
+            return;
+        }
+        state.ledger.counted = since;
+        let is_own = |dot: &Dot| {
+            let place = chains.place_of(&dot.record);
+            place.is_some_and(|(chain, _)| chains.author(&chain).is_none_or(|author| author == device))
+        };
+        let feed = state.folder.as_ref().map(|folder| folder.feed());
+        let live =
+            feed.into_iter().flat_map(FeedMap::iter).flatten().filter(|operation| is_own(&operation.dot)).count();
+        let listed = (live + state.ledger.replaced.len()).div_ceil(limits::FEED_OPERATIONS);
+        if since < limits::CHECKPOINT_GAIN * listed {
+            return;
+        }
+        if let Err(error) = self.author_checkpoint(rng, object) {
+            tracing::warn!(%error, object = %object.short(), "a checkpoint could not be written");
         }
     }
 
@@ -282,9 +310,6 @@ impl Replica {
         }
         if !self.may_write(object) {
             return Err(AuthorError::NotMember);
-        }
-        if !self.checkpoints {
-            return Ok(());
         }
         self.ensure_epoch(rng, object)?;
         let (device, incarnation) = (self.device.device_id(), self.own_incarnation(object).next());
@@ -368,10 +393,11 @@ impl Replica {
         }
     }
 
-    /// After a change of what is held: joins that vouch for the checkpoints of others, and letting go of what all have
+    /// After a change of what is held: an own checkpoint where one pays, joins that vouch for the checkpoints of others, and letting go of what all have
     /// vouched for.
     pub(super) fn tend_checkpoints(&mut self, now: Timestamp, rng: &mut impl CryptoRng, out: &mut Vec<Output>) {
         for object in std::mem::take(&mut self.checkpoints_due) {
+            self.checkpoint_if_due(rng, object);
             if let Err(error) = self.vouch_for_runs(rng, object) {
                 tracing::debug!(%error, object = %object.short(), "a checkpoint could not be vouched for");
             }
@@ -443,7 +469,7 @@ impl Replica {
     pub fn restore_retired(&mut self, object: ObjectId, chain: ChainId, device: DeviceId, by: ChainId) {
         // Its control log may come later than this.
         let state = self.objects.entry(object).or_insert_with(|| Object::folder(object));
-        state.intake.note_retired(&[Retirement { chain, device, by }]);
+        state.intake.note_retired(&[Retirement { chain, device, by }], |_| true);
         state.let_go.insert(chain);
         if let Some(expected) = self.expected.get_mut(&object) {
             expected.note_let_go(chain);

@@ -1,13 +1,18 @@
 //! What the control logs say about records, as the receiving stages ask it.
 
+use std::collections::BTreeSet;
+
 use meshwork_protocol::{
     control::{AuthorityError, Claim, Control, Keyring},
-    id::{DeviceId, EpochId, MeshId, ObjectId, OpId, RecordId},
+    id::{ChainId, DeviceId, EpochId, MeshId, ObjectId, OpId, RecordId},
     object::{Header, Verified},
     seal::EpochKey,
 };
 
-use crate::sync::receive::{Judge, NotAuthorised, Standing};
+use crate::{
+    feed::Part,
+    sync::receive::{Content, Judge, NotAuthorised, Standing, open},
+};
 
 /// The control logs and keys of a replica, for judging records.
 pub(super) struct Bench<'a> {
@@ -52,5 +57,13 @@ impl Judge for Bench<'_> {
 
     fn epoch_key(&self, object: &ObjectId, epoch: &EpochId) -> Option<&EpochKey> {
         self.keyring.key(*object, *epoch)
+    }
+
+    fn replaced(&self, record: &Verified) -> Option<BTreeSet<ChainId>> {
+        let header = record.header();
+        let key = self.epoch_key(&header.object, &header.epoch)?;
+        let Content::Text(text) = open(record, Some(key)) else { return Some(BTreeSet::new()) };
+        let part = Part::decode(&text, &record.author(), &header.object).unwrap_or_default();
+        Some(part.chains.into_keys().collect())
     }
 }

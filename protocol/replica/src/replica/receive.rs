@@ -258,8 +258,9 @@ impl Replica {
         inputs: &mut Vec<sync::Input>,
         out: &mut Vec<Output>,
     ) {
-        let Some(state) = self.objects.get_mut(&object).filter(|_| self.checkpoints) else { return };
-        state.intake.note_retired(chains);
+        let Some(state) = self.objects.get_mut(&object) else { return };
+        let runs = &state.runs;
+        state.intake.note_retired(chains, |it| runs.get(&it.by).is_some_and(|run| run.replaces(&it.chain)));
         self.admit_waiting(now, rng, object, inputs, out);
     }
 
@@ -391,7 +392,7 @@ impl Replica {
         self.note_ledger(object, record, text);
         match RecordKind::from_code(record.header().kind) {
             Some(RecordKind::Feed) => self.merge_feed(object, record, text),
-            Some(RecordKind::Checkpoint | RecordKind::Listing) if self.checkpoints => {
+            Some(RecordKind::Checkpoint | RecordKind::Listing) => {
                 self.merge_listing(object, record, text);
             }
             Some(RecordKind::Graph) if object == ObjectId::from(self.mesh) => {
@@ -399,7 +400,7 @@ impl Replica {
                     self.merge_graph(record, text, out);
                 }
             }
-            Some(RecordKind::Graph | RecordKind::Join | RecordKind::Checkpoint | RecordKind::Listing) | None => {}
+            Some(RecordKind::Graph | RecordKind::Join) | None => {}
         }
     }
 

@@ -275,7 +275,7 @@ impl Replica {
         };
         self.note_ledger(object, record, &text);
         let kind = RecordKind::from_code(record.header().kind);
-        if stands && self.checkpoints && matches!(kind, Some(RecordKind::Checkpoint | RecordKind::Listing)) {
+        if stands && matches!(kind, Some(RecordKind::Checkpoint | RecordKind::Listing)) {
             return self.list_again(object, record, &text);
         }
         let Some(state) = self.objects.get_mut(&object) else { return };

@@ -38,6 +38,8 @@ pub trait Judge {
     fn judge(&self, record: &Verified, reaches: &dyn Fn(RecordId) -> bool) -> Result<Standing, NotAuthorised>;
     /// The key of an epoch, if this node can open it.
     fn epoch_key(&self, object: &ObjectId, epoch: &EpochId) -> Option<&EpochKey>;
+    /// The chains that a record which begins a checkpoint takes the place of; none if this node cannot open it.
+    fn replaced(&self, record: &Verified) -> Option<BTreeSet<ChainId>>;
 }
 
 /// The author has no right to write here and never had by the grants that the record names.
@@ -146,12 +148,13 @@ impl Intake {
         self.chains.readmit(record)
     }
 
-    /// Notes chains that others, or the store, have let go of: [`Chains::promise`]. Beyond [`limits::RETIRED`] none is
-    /// noted any more.
-    pub fn note_retired(&mut self, chains: &[Retirement]) {
-        for Retirement { chain, device, by } in chains {
+    /// Notes chains that others have let go of: [`Chains::promise`]. Beyond [`limits::RETIRED`] none is noted any more.
+    /// `is_sure` tells whether a checkpoint that is held takes the place of one.
+    pub fn note_retired(&mut self, chains: &[Retirement], is_sure: impl Fn(&Retirement) -> bool) {
+        for retirement in chains {
             if self.chains.let_go_count() < limits::RETIRED {
-                self.chains.promise(*chain, *device, *by);
+                let Retirement { chain, device, by } = retirement;
+                self.chains.promise(*chain, *device, *by, is_sure(retirement));
             }
         }
     }

@@ -20,6 +20,8 @@ pub(super) struct Promise {
     device: DeviceId,
     /// The chain that begins with the checkpoint.
     by: ChainId,
+    /// Whether that is known to take the place of the chain: a promise counts from then on.
+    sure: bool,
 }
 
 impl Chains {
@@ -45,22 +47,42 @@ impl Chains {
     }
 
     /// Others have let go of a chain of a device for the checkpoint with which the chain `by` begins: what builds on it need
-    /// not wait for it any more, and when that device's checkpoint comes it is let go of here, unless it is here whole.
-    pub fn promise(&mut self, chain: ChainId, device: DeviceId, by: ChainId) {
+    /// not wait for it any more, and when that device's checkpoint comes it is let go of here, unless it is here whole. All
+    /// this once it is `sure` that the checkpoint takes the place of the chain: see [`Chains::confirm`].
+    pub fn promise(&mut self, chain: ChainId, device: DeviceId, by: ChainId, sure: bool) {
         if chain == by || self.is_retired(&chain) {
             return;
         }
         // The other one may be let go of itself by now.
-        let promise = self.promised.get(&by).copied().unwrap_or(Promise { device, by });
+        let promise = self.promised.get(&by).copied().unwrap_or(Promise { device, by, sure });
         for earlier in self.promised.values_mut().filter(|earlier| earlier.by == chain) {
             *earlier = promise;
         }
         self.promised.insert(chain, promise);
     }
 
+    /// Whether it is not known yet if what others say of a checkpoint is true.
+    pub fn is_doubtful(&self, by: &ChainId) -> bool {
+        self.promised.values().any(|promise| promise.by == *by && !promise.sure)
+    }
+
+    /// A record that begins a checkpoint tells which `chains` it takes the place of: what others said of more than these is
+    /// forgotten. None: it cannot be read here, and they are believed.
+    pub fn confirm(&mut self, record: &Verified, chains: Option<&BTreeSet<ChainId>>) {
+        let (device, by) = (record.author(), record.chain());
+        let is_true = |chain: &ChainId| chains.is_none_or(|chains| chains.contains(chain));
+        self.promised.retain(|chain, made| made.by != by || made.device == device && is_true(chain));
+        self.promised.values_mut().filter(|made| made.by == by).for_each(|made| made.sure = true);
+    }
+
+    /// Whether others have let go of a chain, and it is sure what takes its place.
+    pub(super) fn is_promised(&self, chain: &ChainId) -> bool {
+        self.promised.get(chain).is_some_and(|promise| promise.sure)
+    }
+
     /// A checkpoint has come for which others have let go of chains. `lacks`: not all that it builds on is here.
     pub(super) fn keep_promises(&mut self, record: &Verified, lacks: bool) {
-        let promise = Promise { device: record.author(), by: record.chain() };
+        let promise = Promise { device: record.author(), by: record.chain(), sure: true };
         let kept = self.promised.iter().filter(|(_, made)| **made == promise);
         let chains: BTreeSet<ChainId> = kept.map(|(chain, _)| *chain).collect();
         self.promised.retain(|_, made| made.by != promise.by);

@@ -12,7 +12,7 @@ use meshwork_replica::{
     replica::{self, Input, Output, Replica, Stored},
 };
 
-use super::{Cast, Event, MS, World};
+use super::{Event, MS, World};
 use crate::sim::{
     device::{Backup, Fetching, Job, Lot},
     network::Outgoing,
@@ -379,9 +379,6 @@ impl World {
             self.counts.add("directory put back");
         }
         let mut replica = Replica::new(entry.secrets.identity(mesh));
-        if self.cast == Cast::Checkpointing {
-            replica.use_checkpoints();
-        }
         if entry.mapped {
             replica.expect_base(folder, rows.stored());
         }

@@ -80,9 +80,6 @@ impl World {
         let others: Vec<_> = self.devices[1..self.members()].iter().map(|device| device.id).collect();
         let identity = self.devices[0].secrets.identity(self.mesh);
         let mut replica = Replica::new(identity);
-        if self.cast == Cast::Checkpointing {
-            replica.use_checkpoints();
-        }
         let mut rng = self.devices[0].rng.clone();
         let mut outputs: Vec<Output> = replica.found(self.welcome.clone()).expect("the mesh is founded");
         for other in others {
@@ -133,7 +130,7 @@ impl World {
     }
 
     fn schedule_checkpoints(&mut self) {
-        if self.cast != Cast::Checkpointing {
+        if self.cast == Cast::Honest {
             return;
         }
         for _ in 0..1 + self.fate.below(6) {
@@ -145,7 +142,7 @@ impl World {
     /// A device lists what of its own still lives.
     pub(super) fn checkpoint(&mut self, device: usize) {
         let folder = self.folder;
-        if self.has_left(device) {
+        if self.has_left(device) || self.is_malicious(device) {
             return;
         }
         let Device { replica: Some(replica), rng, .. } = &mut self.devices[device] else { return };
@@ -163,9 +160,6 @@ impl World {
     /// A device is given the control log and takes part.
     pub(super) fn join(&mut self, device: usize) {
         let mut replica = Replica::new(self.devices[device].secrets.identity(self.mesh_of(device)));
-        if self.cast == Cast::Checkpointing {
-            replica.use_checkpoints();
-        }
         let guest = self.guest.as_ref().filter(|guest| guest.device == device);
         let welcome = guest.map_or(&self.welcome, |guest| &guest.welcome);
         let mut outputs = match replica.found(welcome.clone()) {

@@ -40,12 +40,6 @@ impl Scene {
         record.id()
     }
 
-    fn checkpointing() -> Self {
-        let mut scene = Scene::new();
-        scene.nodes.iter_mut().for_each(|node| node.replica.use_checkpoints());
-        scene
-    }
-
     fn checkpoint(&mut self, node: usize) {
         let folder = self.folder;
         self.ask(node, |replica, rng| replica.checkpoint(rng, folder)).unwrap();
@@ -78,7 +72,6 @@ impl Scene {
         self.go_down(node);
         let mesh = MeshId(self.mesh.0);
         let mut replica = Replica::new(identity(node as u8 + 1, mesh));
-        replica.use_checkpoints();
         for entry in &self.nodes[node].log {
             if let Stored::Retired { object, chain, device, by } = entry {
                 replica.restore_retired(*object, *chain, *device, *by);
@@ -127,7 +120,7 @@ impl Scene {
 
 #[test]
 fn all_let_go_of_what_everybody_has_built_on() {
-    let mut scene = Scene::checkpointing();
+    let mut scene = Scene::new();
     for number in 0..5 {
         scene.change(ATTACKER, "note", Some(&number.to_string()));
     }
@@ -171,7 +164,7 @@ fn all_let_go_of_what_everybody_has_built_on() {
 #[test]
 fn who_comes_late_begins_with_the_checkpoint() {
     for blank in [false, true] {
-        let mut scene = Scene::checkpointing();
+        let mut scene = Scene::new();
         let first = scene.change(ATTACKER, "note", Some("first"));
         scene.change(OTHER, "kept", Some("by the other"));
         scene.settle();
@@ -214,7 +207,7 @@ fn who_comes_late_begins_with_the_checkpoint() {
 
 #[test]
 fn a_late_change_of_what_was_let_go_of_counts() {
-    let mut scene = Scene::checkpointing();
+    let mut scene = Scene::new();
     scene.change(ATTACKER, "note", Some("first"));
     scene.change(ATTACKER, "gone", Some("here"));
     scene.change(VICTIM, "mine", Some("here"));
@@ -248,7 +241,7 @@ fn a_late_change_of_what_was_let_go_of_counts() {
 
 #[test]
 fn a_chain_that_another_copy_wrote_on_is_let_go_of_for_good() {
-    let mut scene = Scene::checkpointing();
+    let mut scene = Scene::new();
     scene.change(ATTACKER, "note", Some("first"));
     scene.settle();
     // The home as it is now is put back later.
@@ -270,7 +263,7 @@ fn a_chain_that_another_copy_wrote_on_is_let_go_of_for_good() {
 
 #[test]
 fn a_checkpoint_speaks_of_its_authors_chains_alone() {
-    let mut scene = Scene::checkpointing();
+    let mut scene = Scene::new();
     scene.change(VICTIM, "note", Some("of the victim"));
     scene.change(ATTACKER, "note2", Some("of the attacker"));
     scene.settle();

@@ -19,6 +19,10 @@ impl Intake {
         let mut ready = VecDeque::from([first]);
         while let Some(record) = ready.pop_front() {
             let current = record.id();
+            if record.begins_checkpoint() && self.chains.is_doubtful(&record.chain()) {
+                self.chains.confirm(&record, judge.replaced(&record).as_ref());
+                ready.extend(self.pending.drain());
+            }
             match self.admit(judge, record) {
                 Ok(arrival) => {
                     arrivals.push(arrival);

@@ -42,6 +42,10 @@ impl Judge for Table {
     fn epoch_key(&self, _: &ObjectId, epoch: &EpochId) -> Option<&EpochKey> {
         self.keys.get(epoch)
     }
+
+    fn replaced(&self, _: &Verified) -> Option<BTreeSet<ChainId>> {
+        None
+    }
 }
 
 fn op(n: u8) -> OpId {

@@ -72,6 +72,10 @@ impl Judge for AnyControl {
     fn epoch_key(&self, _: &ObjectId, _: &EpochId) -> Option<&EpochKey> {
         Some(&self.epoch)
     }
+
+    fn replaced(&self, _: &Verified) -> Option<BTreeSet<ChainId>> {
+        None
+    }
 }
 
 pub struct Node {

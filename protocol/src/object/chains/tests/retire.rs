@@ -83,7 +83,12 @@ fn who_has_not_what_came_before_begins_with_the_checkpoint() {
             chains.accept(record).expect("in order");
         }
         assert_eq!(chains.accept(&run[0]), Err(ChainError::MissingDeps(vec![a2.id()])));
-        chains.promise(chain(1), device(1), next_chain(1));
+        // Others may say of it what it does not say itself.
+        chains.promise(chain(2), device(1), next_chain(1), false);
+        chains.promise(chain(1), device(1), next_chain(1), false);
+        assert_eq!(chains.check(&run[0]), Err(ChainError::MissingDeps(vec![a2.id()])));
+        chains.confirm(&run[0], Some(&BTreeSet::from([chain(1)])));
+        assert_eq!((chains.is_doubtful(&next_chain(1)), chains.let_go_count()), (false, 1));
         assert!(!chains.is_retired(&chain(1)));
         assert_eq!(chains.accept(&run[0]), Ok(Fit::Line));
         for record in &run[1..] {
@@ -95,7 +100,7 @@ fn who_has_not_what_came_before_begins_with_the_checkpoint() {
     }
     // Who has it whole keeps it, until all have built on the checkpoint.
     let mut chains = Chains::new(OBJECT);
-    chains.promise(chain(1), device(1), next_chain(1));
+    chains.promise(chain(1), device(1), next_chain(1), true);
     for record in [&b1, &a1, &a2, &run[0]] {
         assert_eq!(chains.accept(record), Ok(Fit::Line));
     }
@@ -136,7 +141,7 @@ proptest! {
         let mut settled = whole.clone();
         settled.retire(&BTreeSet::from([chain(author)]), &next_chain(author), 2);
         let mut fresh = Chains::new(OBJECT);
-        fresh.promise(chain(author), device(author), next_chain(author));
+        fresh.promise(chain(author), device(author), next_chain(author), true);
         let mut waiting: Vec<&Verified> = early.iter().chain(&late).filter(|it| it.chain() != chain(author)).collect();
         let mut rounds = waiting.len() + 1;
         while !waiting.is_empty() && rounds > 0 {
