@@ -107,6 +107,9 @@ pub trait NodeControl: Send + Sync + 'static {
     /// Makes a device of the mesh an admin.
     fn device_promote(&self, name_or_id: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
 
+    /// Declares that nobody need wait for a device.
+    fn device_away(&self, name_or_id: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
     /// Makes an admin a device like others.
     fn device_demote(&self, name_or_id: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
 

@@ -1,6 +1,7 @@
 //! Two devices as real processes on loopback.
 
 mod authority;
+mod compaction;
 mod copies;
 mod folder;
 mod lost;

@@ -76,11 +76,11 @@ pub struct DeviceRemove {
     pub void: bool,
 }
 
-/// `PUT /v1/devices/{name}`: give a device another role.
+/// `PUT /v1/devices/{name}`: give a device another role, or declare it away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceRole {
-    /// `admin` or `device`.
+    /// `admin`, `device` or `away`.
     pub role: String,
 }
 

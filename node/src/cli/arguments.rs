@@ -202,6 +202,16 @@ pub(super) enum Device {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Wait no more for a device that is away for long; it stays in the mesh and takes part again when it is back
+    ///
+    /// Devices let go of old records when all have seen what takes their place. One that is silent for months keeps
+    /// the logs of the others from becoming short.
+    #[command(after_help = "Example:\n  mesh device away old-phone")]
+    Away {
+        /// Name of the device, or its id
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
     /// Make an admin a device like others; it stays in the mesh, and so do those it let in
     #[command(after_help = "Example:\n  mesh device demote desktop")]
     Demote {

@@ -23,6 +23,13 @@ pub(super) async fn device(context: &mut Context, command: Device) -> Result<(),
             }
             context.screen.line(format!("{name} is an admin now: it lets devices in and removes those it outranks."))
         }
+        Device::Away { name } => {
+            let done = context.client.device_away(&name).await?;
+            if context.screen.json {
+                return context.screen.value(&done);
+            }
+            context.screen.line(format!("Nobody waits for {name} any more. When it is back, it takes part as before."))
+        }
         Device::Demote { name } => {
             let done = context.client.device_demote(&name).await?;
             if context.screen.json {

@@ -76,6 +76,12 @@ impl Client {
     }
 
     /// `PUT /v1/devices/{name}`
+    pub async fn device_away(&self, name: &str) -> Result<Done, CliError> {
+        let role = DeviceRole { role: "away".to_owned() };
+        self.call(Verb::Put, &["v1", "devices", name], &role, ANSWER_MAX).await
+    }
+
+    /// `PUT /v1/devices/{name}`
     pub async fn device_demote(&self, name: &str) -> Result<Done, CliError> {
         let role = DeviceRole { role: "device".to_owned() };
         self.call(Verb::Put, &["v1", "devices", name], &role, ANSWER_MAX).await

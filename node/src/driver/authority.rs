@@ -25,6 +25,7 @@ use crate::{
 pub(crate) enum Ask {
     Remove { name: String, void: bool, reply: Reply<()> },
     Promote { name: String, reply: Reply<()> },
+    Away { name: String, reply: Reply<()> },
     Demote { name: String, reply: Reply<()> },
     Readmit { name: String, reply: Reply<()> },
     UsePhrase { asked: RecoveryUse, reply: Reply<()> },
@@ -49,6 +50,7 @@ impl Driver {
         match ask {
             Ask::Remove { name, void, reply } => answer(reply, self.device_remove(&name, void)),
             Ask::Promote { name, reply } => answer(reply, self.device_promote(&name)),
+            Ask::Away { name, reply } => answer(reply, self.device_away(&name)),
             Ask::Demote { name, reply } => answer(reply, self.device_demote(&name)),
             Ask::Readmit { name, reply } => answer(reply, self.device_readmit(&name)),
             Ask::UsePhrase { asked, reply } => answer(reply, self.recovery_use(&asked)),
@@ -80,6 +82,15 @@ impl Driver {
         let device = self.find_device(name)?;
         self.ask_replica(|replica, _| replica.promote_device(device)).map_err(|error| match error {
             AuthorError::Author(_) => not_admin("Only an admin can make another device an admin."),
+            error => internal(error),
+        })
+    }
+
+    /// Declares that nobody need wait for a device.
+    fn device_away(&mut self, name: &str) -> Result<(), ResourceError> {
+        let device = self.find_device(name)?;
+        self.ask_replica(|replica, _| replica.declare_away(device)).map_err(|error| match error {
+            AuthorError::NotSenior => not_admin("Only an admin can say of another device of the mesh that it is away."),
             error => internal(error),
         })
     }

@@ -81,6 +81,10 @@ impl NodeControl for Node {
         self.ask(|reply| Command::Authority(Ask::Promote { name: name_or_id, reply })).await
     }
 
+    async fn device_away(&self, name_or_id: String) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::Authority(Ask::Away { name: name_or_id, reply })).await
+    }
+
     async fn device_demote(&self, name_or_id: String) -> Result<(), ResourceError> {
         self.ask(|reply| Command::Authority(Ask::Demote { name: name_or_id, reply })).await
     }

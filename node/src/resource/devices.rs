@@ -24,10 +24,11 @@ pub(super) async fn device<N: NodeControl>(node: &N, request: &Request, name: &s
             match role.as_str() {
                 "admin" => node.device_promote(name.to_owned()).await?,
                 "device" => node.device_demote(name.to_owned()).await?,
+                "away" => node.device_away(name.to_owned()).await?,
                 _ => {
                     return Err(ResourceError::bad_request(
                         format!("A device cannot be made {role:?}."),
-                        "The roles that can be given are admin and device.",
+                        "A device can be made admin, device, or away.",
                     ));
                 }
             }

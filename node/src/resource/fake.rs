@@ -147,6 +147,10 @@ impl NodeControl for FakeNode {
         known(&name_or_id)
     }
 
+    async fn device_away(&self, name_or_id: String) -> Result<(), ResourceError> {
+        known(&name_or_id)
+    }
+
     async fn device_demote(&self, name_or_id: String) -> Result<(), ResourceError> {
         known(&name_or_id)
     }
