@@ -1,17 +1,20 @@
 //! Record bodies: what is refused, and how changes are divided.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use meshwork_protocol::{
     codec::DecodeError,
-    id::{DirId, RecordKey, hex},
+    id::{ChainId, DeviceId, DirId, Incarnation, ObjectId, RecordKey, hex},
     limits,
 };
 
 use super::tree::{Tree, file, flat, name};
 use crate::feed::{
-    BatchError, Dot, Feed, FeedMap, FileKind, Former, Key, Manifest, NewOperation, Operation, Order, Unknown, Value,
-    decode, diff, encode, split,
+    BatchError, Dot, Feed, FeedMap, FileKind, Former, Key, Manifest, NewOperation, Operation, Order, Part, Unknown,
+    Value, decode, diff, encode, split,
 };
 
 const RECORD: RecordKey = RecordKey([1; 16]);
@@ -73,6 +76,32 @@ fn golden_bytes() {
     let (one, two, three) = (hex(&[1; 16]), hex(&[2; 16]), hex(&[3; 16]));
     let expected = format!("83018150{two}818250{zeros}81844161820281 50{three}818200058183 50{one}07820001");
     assert_eq!(hex(&encode(&[operation]).unwrap()), expected.replace(' ', ""));
+}
+
+/// A checkpoint of one record: of incarnation 7 one operation lives, in record 2 at place 5 and height 9, and operation 1 of
+/// another's record 4 is dead. Its form never changes either.
+#[test]
+fn golden_bytes_of_a_checkpoint() {
+    let (author, object) = (DeviceId([0; 32]), ObjectId([0; 32]));
+    let incarnation = Incarnation([7; 8]);
+    let chain = ChainId::of(&author, &object, &incarnation);
+    let live = new("a", Value::Dir(vec![DirId([3; 16])])).signed(dot(2, 3), 9);
+    let part = Part {
+        chains: BTreeMap::from([(chain, incarnation)]),
+        places: BTreeMap::from([(RecordKey([2; 16]), (chain, 5))]),
+        listed: vec![Arc::new(live)],
+        killed: BTreeMap::from([(key("b"), BTreeSet::from([dot(4, 1)]))]),
+    };
+    let root = hex(&DirId::ROOT.0);
+    let (two, three, four) = (hex(&[2; 16]), hex(&[3; 16]), hex(&[4; 16]));
+    let expected = format!(
+        "86 01 8148{} 8250{two}50{four} 8184 00 00 05 09 8182 50{root} 8182 84 4161 8202 8150{three} 80 80 82 00 03 \
+         8182 50{root} 8182 4162 8182 01 01",
+        hex(&[7; 8])
+    );
+    let bytes = part.encode().unwrap();
+    assert_eq!(hex(&bytes), expected.replace(' ', ""));
+    assert_eq!(Part::decode(&bytes, &author, &object), Ok(part));
 }
 
 #[test]
