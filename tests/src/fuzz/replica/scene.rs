@@ -96,6 +96,8 @@ fn made() -> Scene {
     let (mut mesh, [asks, answers], welcome) = founded();
     mesh.carry_out(0, asks);
     mesh.carry_out(1, answers);
+    // What is not stored yet nobody can be told anything about.
+    mesh.heal();
     mesh.third(true);
     mesh.frame(0, 0, keys_of_third(mesh.mesh, welcome));
     mesh.heal();
