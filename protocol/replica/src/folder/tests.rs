@@ -320,6 +320,24 @@ fn half_a_plan_is_not_the_users_after_a_crash() {
     assert!(matches!(&placed.expect("a plan").steps[..], [Step::PutFile { expect: Expect::File(_), .. }]));
 }
 
+/// Case: of two versions the one that goes by another name was to take the name of both, the process died before the first
+/// step, and the user removed both files. No plan took away what it was to put elsewhere.
+#[test]
+fn what_a_plan_was_to_rename_and_is_nowhere_was_removed() {
+    let both = [operation(1, DirId::ROOT, "a", file(1)), operation(2, DirId::ROOT, "a", file(2))];
+    let mut scene = Scene::new(&both);
+    scene.shows(&[("a", 12, 2), ("a (conflict 01010101)", 11, 1)]);
+    scene.tell(look(&[""]));
+    scene.stand("a", &both[..1]);
+    let (placed, ..) = scene.tell(Input::Tick);
+    assert!(placed.is_some_and(|batch| batch.steps.len() > 1));
+    scene.shows(&[]);
+    scene.crashes();
+    let (_, signed, _) = scene.tell(Input::DirtyEverywhere);
+    assert_eq!(Scene::tombstones(&signed).len(), 1);
+    assert!(signed.iter().any(|operation| operation.replaces(&both[0].dot)), "{signed:?}");
+}
+
 /// Case: a version was placed, and by the next start its record stands no more.
 #[test]
 fn what_a_plan_had_placed_is_not_the_users_after_a_crash() {
