@@ -293,10 +293,10 @@ impl Replica {
             // again.
             return;
         }
-        let Some(expected) = self.expected.remove(&object) else {
+        let Some(mut expected) = self.expected.remove(&object) else {
             return;
         };
-        let (own, places) = (expected.own_after.clone(), expected.places.clone());
+        let (own, places) = (std::mem::take(&mut expected.own_after), std::mem::take(&mut expected.places));
         let base = expected.into_base();
         let (late, device) = (self.resumed, self.device.device_id());
         let Some(state) = self.objects.get_mut(&object) else { return };

@@ -392,9 +392,7 @@ impl Replica {
         self.note_ledger(object, record, text);
         match RecordKind::from_code(record.header().kind) {
             Some(RecordKind::Feed) => self.merge_feed(object, record, text),
-            Some(RecordKind::Checkpoint | RecordKind::Listing) => {
-                self.merge_listing(object, record, text);
-            }
+            Some(RecordKind::Checkpoint | RecordKind::Listing) => self.merge_listing(object, record, text),
             Some(RecordKind::Graph) if object == ObjectId::from(self.mesh) => {
                 if self.objects.get(&object).is_some_and(|state| state.is_graph_line(record)) {
                     self.merge_graph(record, text, out);
