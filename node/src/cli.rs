@@ -11,6 +11,7 @@ mod folder;
 mod pair;
 mod quarantine;
 mod recovery;
+mod relay;
 mod sharing;
 mod status;
 mod up;
@@ -100,6 +101,7 @@ async fn command(context: &mut Context, command: Command) -> Result<(), CliError
         Command::Join(join) => pair::join(context, &join).await,
         Command::Folder(folder) => folder::folder(context, folder).await,
         Command::Contact(contact) => sharing::contact(context, contact).await,
+        Command::Relay(command) => relay::relay(context, command).await,
         Command::Share(share) => sharing::share(context, &share).await,
         Command::Unshare(unshare) => sharing::unshare(context, &unshare).await,
         Command::Members { folder } => sharing::members(context, &folder).await,

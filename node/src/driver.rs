@@ -15,6 +15,7 @@ mod missing;
 mod node;
 mod pairing;
 mod peers;
+mod relays;
 mod report;
 mod restore;
 pub mod rows;
@@ -245,7 +246,14 @@ impl Driver {
                 self.listening.push(address);
             }
             NetworkEvent::NotListening { address } => self.listening.retain(|known| *known != address),
-            NetworkEvent::PeerUp { device, path } => self.peer_up(device, path.as_str()),
+            NetworkEvent::PeerUp { device, path } => {
+                self.direct.forget_rest(device);
+                self.peer_up(device, path.as_str());
+            }
+            NetworkEvent::PathChanged { device, path } => {
+                self.direct.forget_rest(device);
+                self.peers.path_changed(device, path.as_str());
+            }
             NetworkEvent::PeerDown { device, reason } => self.peer_down(device, &format!("{reason:?}")),
             NetworkEvent::Stream { device, protocol, stream } => match protocol {
                 wire::CONTROL => self.control_opened(device, stream),

@@ -10,6 +10,7 @@ mod devices;
 mod folders;
 mod pairing;
 mod recovery;
+mod relays;
 mod sharing;
 mod status;
 
@@ -27,7 +28,7 @@ use tokio::sync::watch;
 use crate::api::types::{
     Accept, Adopt, Adopted, Cap, Card, Contact, ContactAdd, Device, Done, EventQuery, Folder, FolderAdd, FolderStatus,
     Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Problem, Quarantined, RecoveryPhrase,
-    RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Shared, Status,
+    RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Shared, Status,
 };
 use events::Subscription;
 
@@ -172,6 +173,15 @@ pub trait NodeControl: Send + Sync + 'static {
     /// Forgets a contact; what is shared stays shared.
     fn contact_remove(&self, name_or_id: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
 
+    /// The relays of the mesh, and how they stand.
+    fn relays(&self) -> impl Future<Output = Result<Vec<Relay>, ResourceError>> + Send;
+
+    /// Has all devices of the mesh use a relay, too.
+    fn relay_add(&self, address: String) -> impl Future<Output = Result<Relay, ResourceError>> + Send;
+
+    /// Has no device of the mesh use a relay any more.
+    fn relay_remove(&self, relay: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
     /// Who takes part in a folder.
     fn members(&self, folder: String) -> impl Future<Output = Result<Vec<Member>, ResourceError>> + Send;
 
@@ -285,6 +295,8 @@ impl<N: NodeControl> Resources<N> {
             ["v1", "card"] => sharing::card(node, &request).await?,
             ["v1", "contacts"] => sharing::contacts(node, &request).await?,
             ["v1", "contacts", name] => sharing::contact(node, &request, name).await?,
+            ["v1", "relays"] => relays::relays(node, &request).await?,
+            ["v1", "relays", relay] => relays::relay(node, &request, relay).await?,
             ["v1", "invitations"] => sharing::invitations(node, &request).await?,
             ["v1", "recovery"] => recovery::phrase(node, &request).await?,
             ["v1", "recovery", "confirm"] => recovery::confirm(node, &request).await?,

@@ -116,8 +116,12 @@ pub const PAIR_WELCOME: usize = 2 << 20;
 pub const NAME: usize = 64;
 /// Addresses in a pairing link; more would not fit in a picture that a camera reads.
 pub const PAIR_ADDRESSES: usize = 4;
-/// Bytes of one network address in text form.
-pub const ADDRESS: usize = 128;
+/// Bytes of one network address in text form: one through a relay names that, too.
+pub const ADDRESS: usize = 144;
+/// Relays of a mesh.
+pub const RELAYS: usize = 16;
+/// Addresses of one relay.
+pub const RELAY_ADDRESSES: usize = 8;
 /// Devices whose addresses one frame tells.
 pub const SYNC_DEVICES: usize = 64;
 /// Devices of a person on his contact card.

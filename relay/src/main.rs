@@ -6,14 +6,16 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use meshwork_host::program::{self, Options, Program};
+use meshwork_host::{
+    program::{self, Options, Program},
+    swarm::RelayLimits,
+};
 
 const PROGRAM: Program = Program { name: "mesh-relay", version: env!("CARGO_PKG_VERSION") };
 
 /// A community relay for Meshwork.
 ///
-/// It is to carry sealed traffic between devices that cannot reach each other directly. This version
-/// starts, listens, tells its health and stops cleanly; it carries nothing yet.
+/// It carries sealed traffic between devices that cannot reach each other directly.
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM.name, version, propagate_version = true)]
 struct Cli {
@@ -62,6 +64,7 @@ async fn main() -> ExitCode {
     let options = Options { home: run.home, listen: run.listen, health: run.health, log: run.log, json: run.json };
     let ended = program::run(PROGRAM, options, |network| {
         network.everyone = true;
+        network.relay = Some(RelayLimits::default());
         network.mdns = false;
     })
     .await;

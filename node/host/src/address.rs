@@ -20,6 +20,7 @@ pub const MAX_ADDRESS_TEXT: usize = 256;
 ///
 /// Its text form is a multiaddr, `/ip4/192.0.2.7/udp/4001/quic-v1` or `/ip4/192.0.2.7/tcp/4001`, for
 /// a known device followed by `/p2p/<peer id>`. A plain `192.0.2.7:4001` is read as QUIC at that port.
+/// Through a relay it is the relay's address and peer id, `/p2p-circuit`, and then the device.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(Multiaddr);
 
@@ -44,6 +45,8 @@ pub enum Path {
     Quic,
     /// TCP, encrypted with Noise and multiplexed with Yamux.
     Tcp,
+    /// Through a relay, which sees sealed bytes only.
+    Relayed,
 }
 
 impl Path {
@@ -52,6 +55,7 @@ impl Path {
         match self {
             Path::Quic => "quic",
             Path::Tcp => "tcp",
+            Path::Relayed => "relayed",
         }
     }
 }
@@ -78,8 +82,11 @@ impl Address {
         path_of(&self.0)
     }
 
-    /// The IP address and port.
+    /// The IP address and port; none of a device that is behind a relay.
     pub fn socket(&self) -> Option<SocketAddr> {
+        if self.path() == Path::Relayed {
+            return None;
+        }
         let port = self.0.iter().find_map(|part| match part {
             Protocol::Udp(port) | Protocol::Tcp(port) => Some(port),
             _ => None,
@@ -98,50 +105,73 @@ impl Address {
         let mut sorted: Vec<&Address> = addresses.iter().collect();
         sorted.sort_by_key(|address| {
             let ip = address.socket().map(|socket| socket.ip());
-            (ip.is_none_or(|ip| ip.is_loopback()), ip.is_some_and(|ip| ip.is_ipv6()), ip)
+            (ip.is_none_or(is_local), ip.is_some_and(|ip| ip.is_ipv6()), ip)
         });
+        // One way through a relay comes early: it helps where none of the others does.
+        if let Some(at) = sorted.iter().position(|address| address.path() == Path::Relayed) {
+            let circuit = sorted.remove(at);
+            sorted.insert(at.min(1), circuit);
+        }
         sorted
     }
 
     /// The device that the address names, when it names one.
     pub fn device(&self) -> Option<DeviceId> {
-        self.0.iter().find_map(|part| match part {
-            Protocol::P2p(peer) => device_of(&peer),
+        match self.0.iter().last() {
+            Some(Protocol::P2p(peer)) => device_of(&peer),
             _ => None,
-        })
+        }
+    }
+
+    /// The relay that the address leads through, when it does.
+    pub fn relay(&self) -> Option<DeviceId> {
+        relay_of(&self.0).as_ref().and_then(device_of)
     }
 
     /// The same address, naming `device`.
     pub fn with_device(&self, device: &DeviceId) -> Self {
-        let bare = bare(&self.0);
+        let bare = self.bare();
         match peer_of(device) {
             Some(peer) => Self(bare.with(Protocol::P2p(peer))),
             None => Self(bare),
         }
     }
 
+    /// Through a relay: `self` is where the relay is and names it. `None` where it names none, or is itself relayed.
+    pub fn circuit(&self) -> Option<Self> {
+        let is_direct = self.path() != Path::Relayed && self.device().is_some();
+        is_direct.then(|| Self(self.0.clone().with(Protocol::P2pCircuit)))
+    }
+
     /// The part of a multiaddr that says where, when this program can dial it.
     pub(crate) fn from_multiaddr(address: &Multiaddr) -> Result<Self, ParseAddressError> {
         let parts: Vec<Protocol<'_>> = address.iter().collect();
-        match parts.as_slice() {
-            [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
-            | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_), Protocol::P2p(_)]
-            | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1]
-            | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1, Protocol::P2p(_)] => {
-                Ok(Self(address.clone()))
-            }
+        let after = match parts.as_slice() {
+            [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_), after @ ..]
+            | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1, after @ ..] => after,
+            _ => return Err(ParseAddressError::Transport),
+        };
+        match after {
+            []
+            | [Protocol::P2p(_)]
+            | [Protocol::P2p(_), Protocol::P2pCircuit]
+            | [Protocol::P2p(_), Protocol::P2pCircuit, Protocol::P2p(_)] => Ok(Self(address.clone())),
             _ => Err(ParseAddressError::Transport),
         }
     }
 
     /// The address without the device it may name.
     pub(crate) fn bare(&self) -> Multiaddr {
-        bare(&self.0)
+        let mut bare = self.0.clone();
+        if let Some(Protocol::P2p(_)) = bare.iter().last() {
+            bare.pop();
+        }
+        bare
     }
 
     /// The same address, naming nobody.
     pub fn without_device(&self) -> Self {
-        Self(bare(&self.0))
+        Self(self.bare())
     }
 
     pub(crate) fn multiaddr(&self) -> &Multiaddr {
@@ -176,16 +206,30 @@ impl FromStr for Address {
     }
 }
 
+/// Whether only this machine, or its next link, knows an address.
+fn is_local(ip: IpAddr) -> bool {
+    ip.is_loopback() || matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
 fn ip(host: IpAddr) -> Multiaddr {
     Multiaddr::from(host)
 }
 
-fn bare(address: &Multiaddr) -> Multiaddr {
-    address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
+pub(crate) fn path_of(address: &Multiaddr) -> Path {
+    if address.iter().any(|part| part == Protocol::P2pCircuit) {
+        Path::Relayed
+    } else if address.iter().any(|part| matches!(part, Protocol::QuicV1 | Protocol::Quic)) {
+        Path::Quic
+    } else {
+        Path::Tcp
+    }
 }
 
-pub(crate) fn path_of(address: &Multiaddr) -> Path {
-    if address.iter().any(|part| matches!(part, Protocol::QuicV1 | Protocol::Quic)) { Path::Quic } else { Path::Tcp }
+/// The relay of a circuit.
+pub(crate) fn relay_of(address: &Multiaddr) -> Option<PeerId> {
+    let mut parts = address.iter().take_while(|part| *part != Protocol::P2pCircuit);
+    let relay = parts.find_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
+    relay.filter(|_| path_of(address) == Path::Relayed)
 }
 
 /// The transport's name for a device; `None` when the id is no point of the curve.
@@ -238,5 +282,23 @@ mod tests {
         let address = Address::tcp("127.0.0.1:5".parse().expect("socket")).with_device(&device);
         assert_eq!(address.device(), Some(device));
         assert_eq!(address.to_string().parse(), Ok(address));
+    }
+
+    #[test]
+    fn a_circuit_names_the_relay_and_then_the_device() {
+        let device = |seed: u8| {
+            let keypair = libp2p::identity::Keypair::ed25519_from_bytes([seed; 32]).expect("any 32 bytes are a secret");
+            device_of(&keypair.public().to_peer_id()).expect("ed25519")
+        };
+        let relay = Address::quic("192.0.2.7:4001".parse().expect("socket"));
+        assert_eq!(relay.circuit(), None, "a relay is known by its key");
+        let circuit = relay.with_device(&device(1)).circuit().expect("a relay");
+        assert_eq!((circuit.device(), circuit.relay(), circuit.path()), (None, Some(device(1)), Path::Relayed));
+        assert_eq!((circuit.socket(), circuit.circuit()), (None, None));
+        let to = circuit.with_device(&device(2));
+        assert_eq!((to.device(), to.relay(), to.without_device()), (Some(device(2)), Some(device(1)), circuit));
+        assert_eq!(to.to_string().parse(), Ok(to.clone()));
+        let twice = format!("{to}/p2p-circuit");
+        assert_eq!(twice.parse::<Address>(), Err(ParseAddressError::Transport));
     }
 }

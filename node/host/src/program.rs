@@ -179,6 +179,7 @@ fn note(event: NetworkEvent, handle: &NetworkHandle, health: &Health) {
         }
         NetworkEvent::NotListening { address } => tracing::info!(%address, "no longer listening"),
         NetworkEvent::PeerUp { device, path } => tracing::debug!(%device, %path, "peer is up"),
+        NetworkEvent::PathChanged { device, path } => tracing::debug!(%device, %path, "peer is reached another way"),
         NetworkEvent::PeerDown { device, reason } => tracing::debug!(%device, ?reason, "peer is down"),
         NetworkEvent::Refused { device, address, reason } => tracing::debug!(?device, address, reason, "refused"),
         NetworkEvent::Stream { device, protocol, .. } => tracing::debug!(%device, protocol, "stream refused"),

@@ -21,7 +21,9 @@ mod handler;
 mod listen;
 mod outbox;
 mod redial;
+mod relays;
 mod router;
+mod serving;
 mod stream;
 mod streams;
 mod task;
@@ -63,8 +65,46 @@ pub struct NetworkConfig {
     pub accept_queue: usize,
     /// How long a device that is not allowed may stay connected.
     pub pairing_time: Duration,
-    /// Admits every device as if it were allowed: for public relays and bootstraps.
+    /// Admits every device, for circuits alone: for public relays and bootstraps.
     pub everyone: bool,
+    /// What this node gives to others as a relay, if it is one.
+    pub relay: Option<RelayLimits>,
+}
+
+/// What a relay gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayLimits {
+    /// Reservations at one time.
+    pub reservations: usize,
+    /// Reservations of one device at one time.
+    pub reservations_per_device: usize,
+    /// How long a reservation holds before it has to be renewed.
+    pub reservation_time: Duration,
+    /// Circuits at one time.
+    pub circuits: usize,
+    /// Circuits from one device at one time.
+    pub circuits_per_device: usize,
+    /// How long a circuit may stand idle.
+    pub circuit_time: Duration,
+    /// Bytes that a circuit may carry, both directions together; 0 for any number.
+    pub circuit_bytes: u64,
+    /// Where others reach this relay; none: at the addresses where it listens.
+    pub public: Vec<Address>,
+}
+
+impl Default for RelayLimits {
+    fn default() -> Self {
+        Self {
+            reservations: 1024,
+            reservations_per_device: 4,
+            reservation_time: Duration::from_secs(3600),
+            circuits: 1024,
+            circuits_per_device: 32,
+            circuit_time: Duration::from_secs(24 * 3600),
+            circuit_bytes: 0,
+            public: Vec::new(),
+        }
+    }
 }
 
 impl NetworkConfig {
@@ -82,6 +122,7 @@ impl NetworkConfig {
             accept_queue: 32,
             pairing_time: Duration::from_secs(30),
             everyone: false,
+            relay: None,
         }
     }
 }
@@ -190,6 +231,13 @@ pub enum NetworkEvent {
         /// Transport of its first connection.
         path: Path,
     },
+    /// New streams with a connected device go another way from now on.
+    PathChanged {
+        /// The device.
+        device: DeviceId,
+        /// Transport of the connection that stays.
+        path: Path,
+    },
     /// The last connection with a device is gone.
     PeerDown {
         /// The device.
@@ -243,6 +291,45 @@ pub struct PeerSnapshot {
     pub sent: u64,
 }
 
+/// How it stands with a relay of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayState {
+    /// Others reach this node through it.
+    Reserved,
+    /// It is connected, and has given no place.
+    Connected,
+    /// It is not connected.
+    Away,
+}
+
+/// One relay of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelaySnapshot {
+    /// The relay, by its key.
+    pub relay: DeviceId,
+    /// Where it is connected, or would be.
+    pub address: Option<Address>,
+    /// How it stands.
+    pub state: RelayState,
+    /// What went wrong last.
+    pub problem: Option<String>,
+}
+
+/// What a relay gives at this moment, and has given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ServingSnapshot {
+    /// Reservations that stand.
+    pub reservations: usize,
+    /// Circuits that stand.
+    pub circuits: usize,
+    /// Reservations given since the start.
+    pub reservations_total: u64,
+    /// Circuits made since the start.
+    pub circuits_total: u64,
+    /// Reservations and circuits refused since the start.
+    pub refused_total: u64,
+}
+
 /// The state of the network.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NetworkSnapshot {
@@ -256,6 +343,10 @@ pub struct NetworkSnapshot {
     pub pairing: bool,
     /// Addresses of this node: listening, then as seen by peers.
     pub addresses: Vec<Address>,
+    /// Relays of this node, in the order of its list.
+    pub relays: Vec<RelaySnapshot>,
+    /// What it gives as a relay itself.
+    pub serving: ServingSnapshot,
     /// Events lost because the node did not take them up.
     pub dropped_events: u64,
 }
@@ -272,6 +363,7 @@ enum Command {
     OpenPairing { until: Instant },
     ClosePairing,
     SetMdns(bool),
+    SetRelays(Vec<(DeviceId, Vec<Address>)>),
     Disconnect(DeviceId),
     Snapshot(Reply<NetworkSnapshot>),
     Shutdown(Reply<()>),
@@ -292,7 +384,9 @@ impl Network {
         listen::listen(&mut swarm, &config.listen)?;
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (events, receiver) = mpsc::channel(EVENTS);
-        tokio::spawn(task::run(swarm, config.pairing_time, inbox, events));
+        let public = config.relay.map(|limits| limits.public).unwrap_or_default();
+        let router = router::Router::new(*swarm.local_peer_id(), config.pairing_time, public);
+        tokio::spawn(task::run(swarm, router, inbox, events));
         Ok((NetworkHandle { device, commands }, receiver))
     }
 }
@@ -375,6 +469,11 @@ impl NetworkHandle {
     /// Turns discovery on the local network on (afresh, which helps after sleep) or off.
     pub async fn set_mdns(&self, on: bool) -> Result<(), Stopped> {
         self.tell(Command::SetMdns(on)).await
+    }
+
+    /// Replaces the relays of this node, best first: it keeps a reservation at two of them, and reaches others through them.
+    pub async fn set_relays(&self, relays: Vec<(DeviceId, Vec<Address>)>) -> Result<(), Stopped> {
+        self.tell(Command::SetRelays(relays)).await
     }
 
     /// Closes all connections with a device, and does not dial it again until told to (`dial`,

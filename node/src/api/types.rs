@@ -48,8 +48,29 @@ pub struct Peer {
     pub path: String,
     /// Connected since, in milliseconds since the Unix epoch.
     pub since: u64,
-    /// What carries the connection: `quic` or `tcp`.
+    /// What carries the connection: `quic` or `tcp`, or `relayed`.
     pub transport: String,
+}
+
+/// A relay of the mesh: an element of `GET /v1/relays`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Relay {
+    /// Its id.
+    pub relay: String,
+    /// Where it is.
+    pub addresses: Vec<String>,
+    /// `in use`: devices are called through it; `spare`; `away`: it cannot be reached; `refused`: it gives no place.
+    pub state: String,
+    /// What went wrong last.
+    pub problem: Option<String>,
+}
+
+/// The body of `POST /v1/relays`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayAdd {
+    /// The line that its operator gives.
+    pub address: String,
 }
 
 /// A device of the mesh: an element of `GET /v1/devices`.

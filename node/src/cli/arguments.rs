@@ -96,6 +96,12 @@ pub(super) enum Command {
         after_help = "Examples:\n  mesh contact card --name Ann\n  mesh contact add LINK\n  mesh contact ls"
     )]
     Contact(Contact),
+    /// Relays: through them devices reach each other that cannot otherwise
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  mesh relay add /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo...\n  mesh relay ls"
+    )]
+    Relay(Relay),
     /// Share a folder with a contact: shows an invitation for them
     #[command(after_help = "Examples:\n  mesh share Trip --with bo\n  mesh share Trip --with bo --role read")]
     Share(Share),
@@ -376,6 +382,27 @@ pub(super) struct FolderStatus {
     /// Title or id of the folder
     #[arg(value_name = "NAME")]
     pub(super) name: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Relay {
+    /// Have all devices of the mesh use a relay
+    #[command(after_help = "Example:\n  mesh relay add /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo...")]
+    Add {
+        /// The line that its operator gives
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+    },
+    /// List the relays of the mesh, and how they stand
+    #[command(after_help = "Example:\n  mesh relay ls")]
+    Ls,
+    /// Have no device of the mesh use a relay any more
+    #[command(after_help = "Example:\n  mesh relay remove 3f2a91c0")]
+    Remove {
+        /// Id of the relay, or how it begins
+        #[arg(value_name = "RELAY")]
+        relay: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

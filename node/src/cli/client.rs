@@ -23,7 +23,7 @@ use crate::api::types::{
     Accept, Adopt, Adopted, Cap, Card, CardName, Contact, ContactAdd, Device, DeviceRemove, DeviceRole, Done, Event,
     Folder, FolderAdd, FolderGet, FolderStatus, Join, JoinResult, LetGo, LogEntry, Member, Missing, PairConfirm,
     PairOpen, PairPoll, PairingOffer, Problem, Quarantined, RecoveryConfirm, RecoveryPhrase, RecoveryRestore,
-    RecoveryRotate, RecoveryUse, Share, Shared, Status,
+    RecoveryRotate, RecoveryUse, Relay, RelayAdd, Share, Shared, Status,
 };
 
 /// How long a node may take for an ordinary answer; it hashes no file while a request waits.
@@ -140,6 +140,21 @@ impl Client {
     /// `DELETE /v1/contacts/{name}`
     pub async fn contact_remove(&self, name: &str) -> Result<Done, CliError> {
         self.call(Verb::Delete, &["v1", "contacts", name], &Done {}, ANSWER_MAX).await
+    }
+
+    /// `GET /v1/relays`
+    pub async fn relays(&self) -> Result<Vec<Relay>, CliError> {
+        self.get(&["v1", "relays"]).await
+    }
+
+    /// `POST /v1/relays`
+    pub async fn relay_add(&self, address: &str) -> Result<Relay, CliError> {
+        self.call(Verb::Post, &["v1", "relays"], &RelayAdd { address: address.to_owned() }, ANSWER_MAX).await
+    }
+
+    /// `DELETE /v1/relays/{relay}`
+    pub async fn relay_remove(&self, relay: &str) -> Result<Done, CliError> {
+        self.call(Verb::Delete, &["v1", "relays", relay], &Done {}, ANSWER_MAX).await
     }
 
     /// `GET /v1/folders/{name}/members`

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use super::{
     Driver, authority, home,
     pairing::PairInput,
+    relays,
     restore::{RestoreInput, under_way},
     sharing,
 };
@@ -43,6 +44,7 @@ pub(crate) enum Command {
     Devices(Reply<Vec<Device>>),
     Authority(authority::Ask),
     Sharing(sharing::Ask),
+    Relays(relays::Ask),
     FolderAdd { add: FolderAdd, reply: Reply<Folder> },
     FolderGet { name: String, path: PathBuf, reply: Reply<Folder> },
     Folders(Reply<Vec<Folder>>),
@@ -82,6 +84,7 @@ impl Driver {
             }
             Command::Authority(ask) => self.on_authority(ask),
             Command::Sharing(ask) => self.on_sharing(ask),
+            Command::Relays(ask) => self.on_relays(ask),
             Command::FolderAdd { add, reply } => {
                 let added = self.folder_add(add);
                 answer(reply, added);
@@ -327,7 +330,8 @@ impl Driver {
                 .map(|(device, path, since)| Peer {
                     device: device.to_string(),
                     name: self.name_of(device),
-                    path: "direct".to_owned(),
+                    path: if path == meshwork_host::swarm::Path::Relayed.as_str() { "relay" } else { "direct" }
+                        .to_owned(),
                     since,
                     transport: path.to_owned(),
                 })

@@ -108,6 +108,11 @@ impl Direct {
         }
     }
 
+    /// A device is reached another way now: what did not come about before may.
+    pub(super) fn forget_rest(&self, peer: DeviceId) {
+        self.lock().remove(&peer);
+    }
+
     fn rests(&self, peer: DeviceId) -> bool {
         let now = Instant::now();
         let mut resting = self.lock();

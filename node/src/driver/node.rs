@@ -8,13 +8,13 @@ use super::{
     Event,
     authority::Ask,
     command::{Command, Reply},
-    sharing,
+    relays, sharing,
 };
 use crate::{
     api::types::{
         Accept, Adopt, Adopted, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderStatus, Join,
         JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Quarantined, RecoveryPhrase, RecoveryRestore,
-        RecoveryRotate, RecoveryUse, RecoveryWord, Shared, Status,
+        RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Shared, Status,
     },
     resource::{
         NodeControl, ResourceError,
@@ -131,6 +131,18 @@ impl NodeControl for Node {
 
     async fn contact_remove(&self, name_or_id: String) -> Result<(), ResourceError> {
         self.ask(|reply| Command::Sharing(sharing::Ask::ContactRemove { name: name_or_id, reply })).await
+    }
+
+    async fn relays(&self) -> Result<Vec<Relay>, ResourceError> {
+        self.ask(|reply| Command::Relays(relays::Ask::List(reply))).await
+    }
+
+    async fn relay_add(&self, address: String) -> Result<Relay, ResourceError> {
+        self.ask(|reply| Command::Relays(relays::Ask::Add { address, reply })).await
+    }
+
+    async fn relay_remove(&self, relay: String) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::Relays(relays::Ask::Remove { relay, reply })).await
     }
 
     async fn members(&self, folder: String) -> Result<Vec<Member>, ResourceError> {

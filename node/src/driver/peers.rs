@@ -91,6 +91,12 @@ impl Peers {
             .map(|(device, path)| (*device, path.as_str(), self.streams.get(device).map_or(0, |peer| peer.since)))
     }
 
+    pub fn path_changed(&mut self, device: DeviceId, path: &str) {
+        if let Some(known) = self.connected.get_mut(&device) {
+            path.clone_into(known);
+        }
+    }
+
     /// The devices to which a control stream is open.
     pub fn open(&self) -> Vec<DeviceId> {
         self.streams.keys().copied().collect()
@@ -315,7 +321,15 @@ impl Driver {
             }
             known => known,
         };
-        let known: Vec<_> = peers.iter().map(|device| (*device, addresses(device))).collect();
+        let (own, circuits) = (replica.mesh_id(), self.circuits());
+        let ways = |device: &DeviceId| {
+            let mut ways = addresses(device);
+            if replica.person_of(*device) == Some(own) {
+                ways.extend(circuits.iter().cloned());
+            }
+            ways
+        };
+        let known: Vec<_> = peers.iter().map(|device| (*device, ways(device))).collect();
         tokio::spawn(async move {
             // A network that has stopped needs none of it.
             let _ = network.set_allowed(peers).await;
@@ -324,6 +338,7 @@ impl Driver {
                 let _ = network.set_known(device, addresses).await;
             }
         });
+        self.use_relays();
         self.open_missing_controls();
         self.forget_replaced_root();
     }

@@ -83,7 +83,7 @@ impl Driver {
     fn name_person(&mut self, name: &str) -> Result<Card, ResourceError> {
         check_name(name)?;
         self.ensure_mesh()?;
-        self.ask_replica(|replica, rng| replica.put_setting(rng, PERSON, name.as_bytes().to_vec()))
+        self.ask_replica(|replica, rng| replica.put_setting(rng, PERSON, Some(name.as_bytes().to_vec())))
             .map_err(internal)?;
         self.card().map(|card| shown(&card))
     }

@@ -17,11 +17,12 @@ use super::{
 use crate::api::types::{
     Accept, Adopt, Adopted, AdoptedFile, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderState,
     FolderStatus, Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Quarantined, RecoveryPhrase,
-    RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Shared, Status,
+    RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Shared, Status,
 };
 
 pub(crate) const DEVICE: &str = "d1d1d1d1";
 pub(crate) const CODE: &str = "7-apple-river-stone";
+const RELAY: &str = "a1a1a1a1";
 const WORDS: [&str; 4] = ["army", "boat", "cave", "dune"];
 
 #[derive(Default)]
@@ -212,6 +213,22 @@ impl NodeControl for FakeNode {
         if name_or_id == bo().name { Ok(()) } else { Err(no_contact()) }
     }
 
+    async fn relays(&self) -> Result<Vec<Relay>, ResourceError> {
+        Ok(vec![relay("/ip4/192.0.2.7/tcp/4001/p2p/12D3Koo")])
+    }
+
+    async fn relay_add(&self, address: String) -> Result<Relay, ResourceError> {
+        Ok(relay(&address))
+    }
+
+    async fn relay_remove(&self, relay: String) -> Result<(), ResourceError> {
+        if relay == RELAY {
+            Ok(())
+        } else {
+            Err(ResourceError::not_found("There is no such relay.", "Look at the list."))
+        }
+    }
+
     async fn members(&self, folder: String) -> Result<Vec<Member>, ResourceError> {
         self.folder_status(folder).await?;
         let (person, name, role) = ("e2e2e2e2".to_owned(), "you".to_owned(), "own".to_owned());
@@ -313,6 +330,10 @@ impl NodeControl for FakeNode {
 
 fn bo() -> Contact {
     Contact { person: "b0b0b0b0".to_owned(), name: "bo".to_owned(), connected: false, shared: Vec::new() }
+}
+
+fn relay(address: &str) -> Relay {
+    Relay { relay: RELAY.to_owned(), addresses: vec![address.to_owned()], state: "spare".to_owned(), problem: None }
 }
 
 fn no_contact() -> ResourceError {

@@ -379,6 +379,17 @@ impl Graph {
         value.as_bytes().map(<[u8]>::to_vec)
     }
 
+    /// The settings whose names begin with `prefix`.
+    pub fn settings(&self, prefix: &str) -> BTreeMap<String, Vec<u8>> {
+        let rows = self.document.map_range(Map::Settings.id(), prefix.to_owned()..);
+        let rows = rows.take_while(|item| item.key.starts_with(prefix));
+        rows.filter_map(|item| match item.value {
+            ValueRef::Scalar(ScalarValueRef::Bytes(bytes)) => Some((item.key.into_owned(), bytes.to_vec())),
+            _ => None,
+        })
+        .collect()
+    }
+
     fn row<T: Serialize + DeserializeOwned>(&self, map: Map, key: &str) -> Option<T> {
         let (value, _) = self.document.get(map.id(), key).ok()??;
         codec::decode(value.as_bytes()?, limits::GRAPH_VALUE).ok()

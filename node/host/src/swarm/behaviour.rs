@@ -1,20 +1,22 @@
 //! The one swarm type: transports, limits and behaviours, put together.
 
-use std::{io, time::Duration};
+use std::{io, num::NonZeroU32, time::Duration};
 
 use libp2p::{
     PeerId, StreamProtocol, Swarm, Transport,
     connection_limits::{self, ConnectionLimits},
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
+    dcutr,
+    futures::future::Either,
     identify,
     identity::Keypair,
-    mdns, noise, quic,
+    mdns, noise, quic, relay,
     swarm::{Config, NetworkBehaviour, behaviour::toggle::Toggle},
     tcp, yamux,
 };
 
 use super::{
-    NetworkConfig, StartError,
+    NetworkConfig, RelayLimits, StartError,
     gate::{Class, Gate},
     streams::{Spoken, Streams},
 };
@@ -64,6 +66,12 @@ const IDENTIFY_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// How often the LAN is asked for other devices.
 const MDNS_QUERY: Duration = Duration::from_secs(60);
 
+/// Reservations and circuits that one device, or one IP address, may ask a relay for within a minute: a household behind
+/// one address that lost its relay comes back at once, and nobody can keep a relay busy with asking.
+const RELAY_RATE_DEVICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(119);
+const RELAY_RATE_IP: NonZeroU32 = NonZeroU32::MIN.saturating_add(1199);
+const RELAY_RATE_TIME: Duration = Duration::from_secs(60);
+
 /// Limits come first: they can refuse before anything is allocated.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
@@ -71,18 +79,28 @@ pub(crate) struct Behaviour {
     pub(crate) streams: Streams,
     pub(crate) identify: identify::Behaviour,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) relayed: relay::client::Behaviour,
+    /// Where a direct connection is made out of a relayed one, and to whom.
+    pub(crate) upgrade: dcutr::Behaviour,
+    pub(crate) serving: Toggle<relay::Behaviour>,
 }
 
 /// Builds the swarm of a node.
 pub(crate) fn build(config: &NetworkConfig, keypair: Keypair) -> Result<Swarm<Behaviour>, StartError> {
     let peer = keypair.public().to_peer_id();
-    let transport = transport(&keypair).map_err(StartError::Transport)?;
-    let behaviour = behaviour(config, &keypair, peer)?;
+    let (circuits, relayed) = relay::client::new(peer);
+    let transport = transport(&keypair, circuits).map_err(StartError::Transport)?;
+    let behaviour = behaviour(config, &keypair, relayed)?;
     let swarm = Config::with_tokio_executor().with_idle_connection_timeout(STRANGER_IDLE);
     Ok(Swarm::new(transport, behaviour, peer, swarm))
 }
 
-fn behaviour(config: &NetworkConfig, keypair: &Keypair, peer: PeerId) -> Result<Behaviour, StartError> {
+fn behaviour(
+    config: &NetworkConfig,
+    keypair: &Keypair,
+    relayed: relay::client::Behaviour,
+) -> Result<Behaviour, StartError> {
+    let peer = keypair.public().to_peer_id();
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_PENDING))
         .with_max_pending_outgoing(Some(MAX_PENDING))
@@ -113,7 +131,28 @@ fn behaviour(config: &NetworkConfig, keypair: &Keypair, peer: PeerId) -> Result<
         streams: Streams::new(Gate::new(config.everyone), spoken, config.accept_queue),
         identify: identify::Behaviour::new(identify),
         mdns: if config.mdns { discovery(peer) } else { None.into() },
+        relayed,
+        upgrade: dcutr::Behaviour::new(peer),
+        serving: config.relay.as_ref().map(|limits| relay::Behaviour::new(peer, serving(limits))).into(),
     })
+}
+
+fn serving(limits: &RelayLimits) -> relay::Config {
+    relay::Config {
+        max_reservations: limits.reservations,
+        max_reservations_per_peer: limits.reservations_per_device,
+        reservation_duration: limits.reservation_time,
+        max_circuits: limits.circuits,
+        max_circuits_per_peer: limits.circuits_per_device,
+        max_circuit_duration: limits.circuit_time.min(Duration::from_secs(u64::from(u32::MAX))),
+        max_circuit_bytes: limits.circuit_bytes,
+        reservation_rate_limiters: Vec::new(),
+        circuit_src_rate_limiters: Vec::new(),
+    }
+    .reservation_rate_per_peer(RELAY_RATE_DEVICE, RELAY_RATE_TIME)
+    .reservation_rate_per_ip(RELAY_RATE_IP, RELAY_RATE_TIME)
+    .circuit_src_per_peer(RELAY_RATE_DEVICE, RELAY_RATE_TIME)
+    .circuit_src_per_ip(RELAY_RATE_IP, RELAY_RATE_TIME)
 }
 
 /// Discovery on the local network. Without it a node still works, so a host that refuses multicast is
@@ -129,13 +168,11 @@ pub(crate) fn discovery(peer: PeerId) -> Toggle<mdns::tokio::Behaviour> {
     }
 }
 
-fn transport(keypair: &Keypair) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+fn transport(keypair: &Keypair, circuits: relay::client::Transport) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
     let mut quic = quic::Config::new(keypair);
     quic.keep_alive_interval = keep_alive(&keypair.public().to_peer_id());
     quic.max_idle_timeout = QUIC_IDLE;
     quic.max_concurrent_stream_limit = MAX_STREAMS;
-    let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(MAX_STREAMS as usize);
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
         .map(|stream, _| {
             if let Err(error) = watch_liveness(&stream.0) {
@@ -145,16 +182,28 @@ fn transport(keypair: &Keypair) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
         })
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(keypair).map_err(io::Error::other)?)
-        .multiplex(muxer)
+        .multiplex(muxer())
+        .timeout(TCP_HANDSHAKE);
+    let circuits = circuits
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(keypair).map_err(io::Error::other)?)
+        .multiplex(muxer())
         .timeout(TCP_HANDSHAKE);
     let quic = quic::tokio::Transport::new(quic);
-    Ok(quic
-        .or_transport(tcp)
+    Ok(circuits
+        .or_transport(quic.or_transport(tcp))
         .map(|output, _| match output {
-            libp2p::futures::future::Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
-            libp2p::futures::future::Either::Right((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+            Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+            Either::Right(Either::Left((peer, muxer))) => (peer, StreamMuxerBox::new(muxer)),
+            Either::Right(Either::Right((peer, muxer))) => (peer, StreamMuxerBox::new(muxer)),
         })
         .boxed())
+}
+
+fn muxer() -> yamux::Config {
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(MAX_STREAMS as usize);
+    muxer
 }
 
 fn keep_alive(peer: &PeerId) -> Duration {

@@ -24,13 +24,24 @@ pub(crate) struct Link {
 /// Only one of the two devices (the one with the smaller id) closes the others, because the two may
 /// have seen the connections come up in different orders and would each close what the other keeps.
 /// * Made at different times: the newest. The peer dialled again, so it no longer has the old one.
-/// * Made together: QUIC rather than TCP; then the one that was up first.
+/// * Made together: a direct one rather than a relayed one, QUIC rather than TCP; then the one that was up first.
 pub(crate) fn keeper(links: &[Link]) -> Option<&Link> {
     links.iter().reduce(|kept, link| {
         let together = link.since.saturating_duration_since(kept.since) < MEETING;
         let again_from_same_end = kept.dialled == link.dialled && kept.path == link.path;
-        if !together || again_from_same_end || (kept.path, link.path) == (Path::Tcp, Path::Quic) { link } else { kept }
+        if !together || again_from_same_end || link.path.rank() < kept.path.rank() { link } else { kept }
     })
+}
+
+impl Path {
+    /// What is better comes first.
+    fn rank(self) -> u8 {
+        match self {
+            Path::Quic => 0,
+            Path::Tcp => 1,
+            Path::Relayed => 2,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -44,7 +55,7 @@ mod tests {
 
     #[test]
     fn keeps_one_by_rule() {
-        use Path::{Quic, Tcp};
+        use Path::{Quic, Relayed, Tcp};
         let start = Instant::now();
         let kept = |links: &[Link]| keeper(links).map(|link| link.connection);
         let number = |number| Some(ConnectionId::new_unchecked(number));
@@ -61,5 +72,11 @@ mod tests {
         assert_eq!(kept(&worse_transport), number(1));
         let udp_stopped_working = [link(1, Quic, true, 0, start), link(2, Tcp, false, 60, start)];
         assert_eq!(kept(&udp_stopped_working), number(2));
+        let upgraded = [link(1, Relayed, true, 0, start), link(2, Tcp, false, 1, start)];
+        assert_eq!(kept(&upgraded), number(2));
+        let direct_was_first = [link(1, Tcp, true, 0, start), link(2, Relayed, false, 1, start)];
+        assert_eq!(kept(&direct_was_first), number(1));
+        let direct_stopped_working = [link(1, Quic, true, 0, start), link(2, Relayed, false, 60, start)];
+        assert_eq!(kept(&direct_stopped_working), number(2));
     }
 }

@@ -1,15 +1,14 @@
-//! Dials in progress. One attempt tries the QUIC addresses of a device first and its TCP addresses
-//! a moment later, or as soon as QUIC has failed.
+//! Dials in progress. One attempt tries the QUIC addresses of a device first, its TCP addresses a moment later, and the
+//! ways through relays after that; each also as soon as those before have failed. A relay itself is tried over TCP first.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     num::NonZeroU8,
     time::{Duration, Instant},
 };
 
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    multiaddr::Protocol,
     swarm::{
         ConnectionId,
         dial_opts::{DialOpts, PeerCondition},
@@ -19,7 +18,7 @@ use meshwork_protocol::id::DeviceId;
 use tokio::sync::oneshot;
 
 use super::{DialError, behaviour::Behaviour};
-use crate::address::{Address, Path, device_of, path_of};
+use crate::address::{Address, Path, device_of, path_of, relay_of};
 
 /// Head start of QUIC: longer than its handshake on a LAN and on most other paths, short for a person.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -30,12 +29,42 @@ const AT_ONCE: NonZeroU8 = NonZeroU8::MIN.saturating_add(7);
 /// Where the outcome of a dial goes.
 pub(crate) type DialReply = oneshot::Sender<Result<DeviceId, DialError>>;
 
+/// Who is dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A device that is not connected.
+    Device(PeerId),
+    /// A device that is connected through a relay, directly.
+    Upgrade(PeerId),
+    /// A relay.
+    Relay(PeerId),
+    /// Whoever answers.
+    Unknown,
+}
+
+impl Target {
+    fn peer(self) -> Option<PeerId> {
+        match self {
+            Target::Device(peer) | Target::Upgrade(peer) | Target::Relay(peer) => Some(peer),
+            Target::Unknown => None,
+        }
+    }
+}
+
+/// A whole attempt has failed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) peer: PeerId,
+    /// What the last address said.
+    pub(crate) error: String,
+}
+
 #[derive(Debug)]
 struct Attempt {
-    /// `None`: whoever answers.
-    target: Option<PeerId>,
+    target: Target,
     in_flight: BTreeSet<ConnectionId>,
-    later: Vec<Multiaddr>,
+    /// What is to be dialled after this, and the first of it when.
+    later: VecDeque<Vec<Multiaddr>>,
     later_at: Instant,
     replies: Vec<DialReply>,
     error: String,
@@ -49,21 +78,27 @@ pub(crate) struct Dials {
 
 impl Dials {
     pub(crate) fn is_dialling(&self, peer: &PeerId) -> bool {
-        self.attempts.iter().any(|attempt| attempt.target.as_ref() == Some(peer))
+        self.attempts.iter().any(|attempt| attempt.target.peer().as_ref() == Some(peer))
     }
 
-    /// Begins an attempt. Returns `false` when nothing could be started; the reply has its error then.
+    /// Begins an attempt. Returns the attempts that have failed with it; the reply has its error then.
     pub(crate) fn start(
         &mut self,
         swarm: &mut Swarm<Behaviour>,
-        target: Option<PeerId>,
+        target: Target,
         addresses: &[Address],
         reply: Option<DialReply>,
         now: Instant,
-    ) -> bool {
-        let (quic, tcp): (Vec<&Address>, Vec<&Address>) = addresses.iter().partition(|a| a.path() == Path::Quic);
-        let whole = |list: Vec<&Address>| list.into_iter().map(|a| a.multiaddr().clone()).collect::<Vec<_>>();
-        let (first, later) = if quic.is_empty() { (whole(tcp), Vec::new()) } else { (whole(quic), whole(tcp)) };
+    ) -> Vec<Failed> {
+        let order = match target {
+            Target::Relay(_) => [Path::Tcp, Path::Quic, Path::Relayed],
+            _ => [Path::Quic, Path::Tcp, Path::Relayed],
+        };
+        let of = |path: Path| addresses.iter().filter(move |address| address.path() == path);
+        let stage = |path: Path| of(path).map(|address| address.multiaddr().clone()).collect::<Vec<_>>();
+        let mut later: VecDeque<Vec<Multiaddr>> =
+            order.map(stage).into_iter().filter(|stage| !stage.is_empty()).collect();
+        let first = later.pop_front().unwrap_or_default();
         let mut attempt = Attempt {
             target,
             in_flight: BTreeSet::new(),
@@ -74,14 +109,14 @@ impl Dials {
         };
         attempt.dial(swarm, first);
         self.attempts.push(attempt);
-        self.settle(swarm).is_empty()
+        self.settle(swarm)
     }
 
     /// A dial succeeded. Returns whether this connection was asked for by someone who still waits.
     pub(crate) fn established(&mut self, swarm: &mut Swarm<Behaviour>, connection: ConnectionId, peer: &PeerId) {
         let Some(device) = device_of(peer) else { return };
         let concerns =
-            |attempt: &Attempt| attempt.target.as_ref() == Some(peer) || attempt.in_flight.contains(&connection);
+            |attempt: &Attempt| attempt.target.peer().as_ref() == Some(peer) || attempt.in_flight.contains(&connection);
         for attempt in self.attempts.extract_if(.., |attempt| concerns(attempt)) {
             for surplus in attempt.in_flight.iter().filter(|id| **id != connection) {
                 swarm.behaviour_mut().streams.gate.withdraw(*surplus);
@@ -92,8 +127,8 @@ impl Dials {
         }
     }
 
-    /// A dial failed. Returns the devices whose whole attempt has failed with it.
-    pub(crate) fn failed(&mut self, swarm: &mut Swarm<Behaviour>, id: ConnectionId, error: String) -> Vec<PeerId> {
+    /// A dial failed. Returns the attempts that have failed with it.
+    pub(crate) fn failed(&mut self, swarm: &mut Swarm<Behaviour>, id: ConnectionId, error: String) -> Vec<Failed> {
         let Some(attempt) =
             self.attempts.iter_mut().find_map(|attempt| attempt.in_flight.remove(&id).then_some(attempt))
         else {
@@ -103,11 +138,11 @@ impl Dials {
         self.settle(swarm)
     }
 
-    /// Starts what is due. Returns the devices whose attempt has failed.
-    pub(crate) fn tick(&mut self, swarm: &mut Swarm<Behaviour>, now: Instant) -> Vec<PeerId> {
+    /// Starts what is due. Returns the attempts that have failed.
+    pub(crate) fn tick(&mut self, swarm: &mut Swarm<Behaviour>, now: Instant) -> Vec<Failed> {
         for attempt in self.attempts.iter_mut().filter(|attempt| attempt.later_at <= now) {
-            let due = std::mem::take(&mut attempt.later);
-            attempt.dial(swarm, due);
+            attempt.later_at = now + HEAD_START;
+            attempt.go_on(swarm);
         }
         self.settle(swarm)
     }
@@ -125,14 +160,13 @@ impl Dials {
     }
 
     /// Attempts with nothing in flight go on to their other addresses at once, or have failed.
-    fn settle(&mut self, swarm: &mut Swarm<Behaviour>) -> Vec<PeerId> {
-        for attempt in self.attempts.iter_mut().filter(|attempt| attempt.in_flight.is_empty()) {
-            let due = std::mem::take(&mut attempt.later);
-            attempt.dial(swarm, due);
+    fn settle(&mut self, swarm: &mut Swarm<Behaviour>) -> Vec<Failed> {
+        for attempt in &mut self.attempts {
+            while attempt.in_flight.is_empty() && attempt.go_on(swarm) {}
         }
         let mut failed = Vec::new();
         for attempt in self.attempts.extract_if(.., |attempt| attempt.in_flight.is_empty()) {
-            failed.extend(attempt.target);
+            failed.extend(attempt.target.peer().map(|peer| Failed { peer, error: attempt.error.clone() }));
             let error = DialError::Failed(attempt.error.clone());
             attempt.answer(&error);
         }
@@ -151,11 +185,21 @@ impl Attempt {
         }
     }
 
+    /// Dials what comes next; false where that was all.
+    fn go_on(&mut self, swarm: &mut Swarm<Behaviour>) -> bool {
+        let Some(due) = self.later.pop_front() else { return false };
+        self.dial(swarm, due);
+        true
+    }
+
     fn dial(&mut self, swarm: &mut Swarm<Behaviour>, addresses: Vec<Multiaddr>) {
         if addresses.is_empty() {
             return;
         }
-        let Some(peer) = self.target else {
+        for relay in addresses.iter().filter_map(relay_of) {
+            swarm.behaviour_mut().streams.gate.pass(relay);
+        }
+        let Some(peer) = self.target.peer() else {
             for address in addresses.into_iter().take(usize::from(AT_ONCE.get())) {
                 let options = DialOpts::unknown_peer_id().address(address.clone());
                 let options = if is_tcp(&address) { options.allocate_new_port() } else { options }.build();
@@ -165,16 +209,17 @@ impl Attempt {
             }
             return;
         };
-        let own = |address: &Multiaddr| match address.iter().last() {
-            Some(Protocol::P2p(named)) => named == peer,
-            _ => true,
+        let condition = match self.target {
+            Target::Upgrade(_) => PeerCondition::NotDialing,
+            _ => PeerCondition::Disconnected,
         };
-        let options =
-            DialOpts::peer_id(peer).condition(PeerCondition::Disconnected).override_dial_concurrency_factor(AT_ONCE);
+        let options = DialOpts::peer_id(peer).condition(condition).override_dial_concurrency_factor(AT_ONCE);
         // From its own listening port, a TCP dial that meets the peer's dial half way becomes one
-        // connection with two initiators, and both handshakes fail.
-        let options = if addresses.iter().all(is_tcp) { options.allocate_new_port() } else { options };
-        self.begin(swarm, options.addresses(addresses.into_iter().filter(own).collect()).build());
+        // connection with two initiators, and both handshakes fail. A relay dials nobody, and is to see that port.
+        let is_met = !matches!(self.target, Target::Relay(_));
+        let options = if is_met && addresses.iter().all(is_tcp) { options.allocate_new_port() } else { options };
+        let addresses = addresses.into_iter().filter_map(|address| address.with_p2p(peer).ok()).collect();
+        self.begin(swarm, options.addresses(addresses).build());
     }
 
     fn begin(&mut self, swarm: &mut Swarm<Behaviour>, options: DialOpts) {

@@ -1,13 +1,16 @@
-//! Who may connect: members of the allow-list, guests for a purpose of their own, and for as long as a pairing code
-//! lives a few strangers.
+//! Who may connect: members of the allow-list, guests for a purpose of their own, relays, and for as long as a pairing
+//! code lives a few strangers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
 /// Connections with devices that are not allowed, at one time. A pairing needs one; the rest lets a
 /// person retry while an earlier attempt still times out.
 pub(crate) const MAX_STRANGERS: usize = 4;
+
+/// Relays that addresses of others lead through and that are passed at one time.
+pub(crate) const MAX_PASSED: usize = 32;
 
 /// What a connection may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub(crate) enum Class {
     Guest,
     /// The pairing protocols only, and not for long.
     Stranger,
+    /// Circuits, and none of our protocols.
+    Relay,
 }
 
 /// A connection was refused at the gate.
@@ -35,6 +40,10 @@ pub(crate) struct Gate {
     everyone: bool,
     allowed: BTreeSet<PeerId>,
     guests: BTreeSet<PeerId>,
+    /// Those of this node's own list.
+    relays: BTreeSet<PeerId>,
+    /// Those that circuits which this node dials lead through, newest last.
+    passed: VecDeque<PeerId>,
     pairing: bool,
     /// Our own dials to whoever answers at an address.
     invited: BTreeSet<ConnectionId>,
@@ -48,7 +57,25 @@ impl Gate {
     }
 
     pub(crate) fn is_allowed(&self, peer: &PeerId) -> bool {
-        self.everyone || self.allowed.contains(peer)
+        self.allowed.contains(peer)
+    }
+
+    /// Whether a peer is a relay to this node, or this node is one to everybody.
+    pub(crate) fn is_relay(&self, peer: &PeerId) -> bool {
+        self.everyone || self.relays.contains(peer) || self.passed.contains(peer)
+    }
+
+    pub(crate) fn set_relays(&mut self, relays: BTreeSet<PeerId>) {
+        self.relays = relays;
+    }
+
+    /// A circuit through this relay is about to be dialled.
+    pub(crate) fn pass(&mut self, relay: PeerId) {
+        self.passed.retain(|earlier| *earlier != relay);
+        self.passed.push_back(relay);
+        if self.passed.len() > MAX_PASSED {
+            self.passed.pop_front();
+        }
     }
 
     pub(crate) fn set_allowed(&mut self, allowed: BTreeSet<PeerId>) {
@@ -80,6 +107,9 @@ impl Gate {
         if self.guests.contains(peer) {
             return Ok(Class::Guest);
         }
+        if self.is_relay(peer) {
+            return Ok(Class::Relay);
+        }
         if !self.pairing && !self.invited.contains(&connection) {
             return Err(GateError::NotAllowed);
         }
@@ -92,7 +122,7 @@ impl Gate {
     /// A connection that was admitted is up.
     pub(crate) fn entered(&mut self, peer: &PeerId, connection: ConnectionId) {
         self.invited.remove(&connection);
-        if !self.is_allowed(peer) && !self.guests.contains(peer) {
+        if !self.is_allowed(peer) && !self.guests.contains(peer) && !self.is_relay(peer) {
             self.strangers.insert(connection);
         }
     }
@@ -138,6 +168,21 @@ mod tests {
         assert_eq!(gate.admit(&member, connection(91)), Ok(Class::Member));
         gate.left(connection(0));
         assert_eq!(gate.admit(&PeerId::random(), connection(92)), Ok(Class::Stranger));
+    }
+
+    #[test]
+    fn relays_are_admitted_for_circuits_alone_and_those_passed_are_bounded() {
+        let (mut gate, relay) = (Gate::new(false), PeerId::random());
+        assert_eq!(gate.admit(&relay, connection(0)), Err(GateError::NotAllowed));
+        gate.set_relays([relay].into());
+        assert_eq!(gate.admit(&relay, connection(0)), Ok(Class::Relay));
+        let first = PeerId::random();
+        gate.pass(first);
+        assert_eq!(gate.admit(&first, connection(1)), Ok(Class::Relay));
+        (0..MAX_PASSED).for_each(|_| gate.pass(PeerId::random()));
+        assert_eq!(gate.admit(&first, connection(1)), Err(GateError::NotAllowed));
+        gate.set_allowed([relay].into());
+        assert_eq!(gate.admit(&relay, connection(0)), Ok(Class::Member));
     }
 
     #[test]

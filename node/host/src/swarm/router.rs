@@ -18,9 +18,11 @@ use super::{
     Command, DialError, DownReason, NetworkEvent, NetworkSnapshot, OpenError, PeerSnapshot,
     behaviour::{self, Behaviour},
     choice::{Link, keeper},
-    dials::{DialReply, Dials},
+    dials::{DialReply, Dials, Failed, Target},
     outbox::Outbox,
     redial::Redial,
+    relays::Relays,
+    serving::Serving,
 };
 use crate::address::{Address, Path, device_of, path_of, peer_of};
 
@@ -49,12 +51,20 @@ struct Peer {
     /// In the order in which they came up.
     links: Vec<Link>,
     address: Multiaddr,
+    /// How it is reached, as told last.
+    path: Path,
     since: SystemTime,
     up: Instant,
     /// When to close all connections but one.
     prune_at: Option<Instant>,
     /// Why this node is closing its connections, if it is.
     closing: Option<DownReason>,
+}
+
+impl Peer {
+    fn is_relayed(&self) -> bool {
+        self.links.iter().all(|link| link.path == Path::Relayed)
+    }
 }
 
 struct Stranger {
@@ -74,6 +84,8 @@ pub(super) struct Router {
     pairing_time: Duration,
     pairing_until: Option<Instant>,
     redial: Redial,
+    relays: Relays,
+    serving: Serving,
     dials: Dials,
     nearby: BTreeMap<PeerId, Vec<Address>>,
     listening: BTreeSet<Address>,
@@ -84,7 +96,7 @@ pub(super) struct Router {
 }
 
 impl Router {
-    pub(super) fn new(local: PeerId, pairing_time: Duration) -> Self {
+    pub(super) fn new(local: PeerId, pairing_time: Duration, public: Vec<Address>) -> Self {
         Self {
             local,
             device: device_of(&local),
@@ -93,6 +105,8 @@ impl Router {
             pairing_time,
             pairing_until: None,
             redial: Redial::new(RandomState::new().build_hasher().finish()),
+            relays: Relays::default(),
+            serving: Serving::new(public),
             dials: Dials::default(),
             nearby: BTreeMap::new(),
             listening: BTreeSet::new(),
@@ -108,12 +122,19 @@ impl Router {
         let redial = self.redial.plan().filter(|(peer, _)| self.wants(peer)).map(|(_, next)| next);
         let strangers = self.strangers.values().map(|stranger| stranger.until);
         let prune = self.members.values().filter_map(|member| member.prune_at);
-        redial.chain(strangers).chain(prune).chain(self.pairing_until).chain(self.dials.next_deadline()).min()
+        let relays = self.relays.next_deadline(|peer| self.dials.is_dialling(peer)).filter(|_| !self.stopping);
+        redial
+            .chain(relays)
+            .chain(strangers)
+            .chain(prune)
+            .chain(self.pairing_until)
+            .chain(self.dials.next_deadline())
+            .min()
     }
 
     pub(super) fn on_tick(&mut self, swarm: &mut Swarm<Behaviour>, now: Instant) {
-        for peer in self.dials.tick(swarm, now) {
-            self.redial.failed(&peer, now);
+        for failed in self.dials.tick(swarm, now) {
+            self.dial_failed(&failed, now);
         }
         if self.pairing_until.is_some_and(|until| until <= now) {
             self.set_pairing(swarm, None);
@@ -131,6 +152,24 @@ impl Router {
                 self.redial_now(swarm, peer, now);
             }
         }
+        if !self.stopping {
+            self.tend_relays(swarm, now);
+        }
+    }
+
+    fn tend_relays(&mut self, swarm: &mut Swarm<Behaviour>, now: Instant) {
+        for (peer, addresses) in self.relays.due(now) {
+            if !self.dials.is_dialling(&peer) {
+                let failed = self.dials.start(swarm, Target::Relay(peer), &addresses, None, now);
+                failed.iter().for_each(|failed| self.dial_failed(failed, now));
+            }
+        }
+        self.relays.tick(swarm, now);
+    }
+
+    fn dial_failed(&mut self, Failed { peer, error }: &Failed, now: Instant) {
+        self.redial.failed(peer, now);
+        self.relays.failed(peer, error, now);
     }
 
     pub(super) fn on_command(&mut self, swarm: &mut Swarm<Behaviour>, command: Command, now: Instant) {
@@ -140,7 +179,7 @@ impl Router {
                 if addresses.is_empty() {
                     drop(reply.send(Err(DialError::NoAddress)));
                 } else {
-                    self.dials.start(swarm, None, &addresses, Some(reply), now);
+                    self.dials.start(swarm, Target::Unknown, &addresses, Some(reply), now);
                 }
             }
             Command::Open { device, protocol, reply } => match self.link_to(&device) {
@@ -161,6 +200,10 @@ impl Router {
             Command::SetMdns(on) => {
                 let discovery = if on { behaviour::discovery(self.local) } else { None.into() };
                 swarm.behaviour_mut().mdns = discovery;
+            }
+            Command::SetRelays(list) => {
+                let gone = self.relays.set(swarm, list, now);
+                gone.into_iter().for_each(|address| self.unreachable(address));
             }
             Command::Disconnect(device) => {
                 if let Some(peer) = peer_of(&device) {
@@ -197,8 +240,10 @@ impl Router {
         }
     }
 
+    /// Whether a device is to be dialled: it is not connected, or through a relay only.
     fn wants(&self, peer: &PeerId) -> bool {
-        !self.stopping && !self.members.contains_key(peer) && !self.dials.is_dialling(peer)
+        let is_direct = self.members.get(peer).is_some_and(|member| !member.is_relayed());
+        !self.stopping && !is_direct && !self.dials.is_dialling(peer)
     }
 
     fn redial_now(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerId, now: Instant) {
@@ -206,11 +251,43 @@ impl Router {
             self.redial.forget(&peer);
             return;
         }
-        let addresses = self.redial.addresses(&peer);
+        let mut addresses = self.redial.addresses(&peer);
+        let target = if self.members.contains_key(&peer) {
+            addresses.retain(|address| address.path() != Path::Relayed);
+            // What comes of it comes now or never; the next attempt is after the usual wait.
+            self.redial.failed(&peer, now);
+            Target::Upgrade(peer)
+        } else {
+            self.add_circuits(&mut addresses);
+            Target::Device(peer)
+        };
         if addresses.is_empty() {
             self.redial.pause(&peer);
-        } else if !self.dials.start(swarm, Some(peer), &addresses, None, now) {
-            self.redial.failed(&peer, now);
+        } else {
+            let failed = self.dials.start(swarm, target, &addresses, None, now);
+            failed.iter().for_each(|failed| self.dial_failed(failed, now));
+        }
+    }
+
+    /// The ways through relays that both know.
+    fn add_circuits(&self, addresses: &mut Vec<Address>) {
+        for circuit in self.relays.circuits() {
+            if !addresses.iter().any(|known| known.relay() == circuit.relay()) {
+                addresses.push(circuit);
+            }
+        }
+    }
+
+    /// This node cannot be reached there any more.
+    fn unreachable(&mut self, address: Address) {
+        if self.listening.remove(&address) {
+            self.outbox.push(NetworkEvent::NotListening { address });
+        }
+    }
+
+    fn reachable(&mut self, address: Address) {
+        if self.listening.insert(address.clone()) {
+            self.outbox.push(NetworkEvent::Listening { address });
         }
     }
 
@@ -240,10 +317,11 @@ impl Router {
         let known = self.redial.addresses(&peer);
         let mut all = addresses;
         all.extend(known.into_iter().filter(|address| !all.contains(address)).collect::<Vec<_>>());
+        self.add_circuits(&mut all);
         if all.is_empty() {
             drop(reply.send(Err(DialError::NoAddress)));
         } else {
-            self.dials.start(swarm, Some(peer), &all, Some(reply), now);
+            self.dials.start(swarm, Target::Device(peer), &all, Some(reply), now);
         }
     }
 
@@ -292,6 +370,7 @@ impl Router {
             device,
             links: Vec::new(),
             address: address.clone(),
+            path: link.path,
             since,
             up: link.since,
             prune_at: None,
@@ -302,6 +381,15 @@ impl Router {
         member.closing = None;
         if member.links.len() > 1 && self.device.is_some_and(|own| own < device) {
             member.prune_at = Some(link.since + PRUNE_DELAY);
+        }
+        self.tell_path(&peer);
+    }
+
+    fn tell_path(&mut self, peer: &PeerId) {
+        let Some(member) = self.members.get_mut(peer) else { return };
+        if let Some(link) = keeper(&member.links).filter(|link| link.path != member.path) {
+            member.path = link.path;
+            self.outbox.push(NetworkEvent::PathChanged { device: member.device, path: link.path });
         }
     }
 
@@ -351,6 +439,8 @@ impl Router {
             pending: usize::try_from(swarm.network_info().connection_counters().num_pending()).unwrap_or(usize::MAX),
             pairing: self.pairing_until.is_some(),
             addresses: self.listening.iter().chain(observed).cloned().collect(),
+            relays: self.relays.snapshot(),
+            serving: self.serving.snapshot(),
             dropped_events: self.outbox.dropped(),
         }
     }

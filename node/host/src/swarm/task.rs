@@ -26,11 +26,10 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// Runs until told to shut down, or until all handles are gone.
 pub(super) async fn run(
     mut swarm: Swarm<Behaviour>,
-    pairing_time: Duration,
+    mut router: Router,
     mut commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<NetworkEvent>,
 ) {
-    let mut router = Router::new(*swarm.local_peer_id(), pairing_time);
     let reply = serve(&mut swarm, &mut router, &mut commands, &events).await;
     let sockets = router.udp_sockets();
     router.stop(&mut swarm);

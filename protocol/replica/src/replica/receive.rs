@@ -434,8 +434,9 @@ impl Replica {
                     self.know_object(object, out);
                     self.renamed.insert(object);
                 }
-                GraphEvent::Contact(_) => self.audiences_due = true,
-                GraphEvent::Device(_) | GraphEvent::Mapping(..) | GraphEvent::Setting(_) => {}
+                // Of settings some say which relays lead to whom.
+                GraphEvent::Contact(_) | GraphEvent::Setting(_) => self.audiences_due = true,
+                GraphEvent::Device(_) | GraphEvent::Mapping(..) => {}
             }
         }
     }

@@ -33,15 +33,19 @@ impl Replica {
         Ok(out)
     }
 
-    /// Keeps something for all devices of the mesh under a name.
+    /// Keeps something for all devices of the mesh under a name, or nothing any more.
     pub fn put_setting(
         &mut self,
         rng: &mut impl CryptoRng,
         name: &str,
-        value: Vec<u8>,
+        value: Option<Vec<u8>>,
     ) -> Result<Vec<Output>, AuthorError> {
+        let edit = match value {
+            Some(value) => Edit::new().put_setting(name, value),
+            None => Edit::new().remove_setting(name),
+        };
         let mut out = Vec::new();
-        self.edit_graph(rng, Edit::new().put_setting(name, value), &mut out)?;
+        self.edit_graph(rng, edit, &mut out)?;
         Ok(out)
     }
 

@@ -7,12 +7,13 @@ use std::{
 
 use libp2p::{
     identify, mdns,
-    swarm::{ListenError, SwarmEvent},
+    swarm::{FromSwarm, ListenError, NetworkBehaviour, NewExternalAddrCandidate, SwarmEvent},
 };
 
 use super::{
     Address, Behaviour, ConnectedPoint, ConnectionError, ConnectionId, DeviceId, DownReason, Link, MAX_NEARBY,
-    MAX_OBSERVED, MAX_REASON, Multiaddr, NetworkEvent, PATIENCE, PeerId, Router, Stranger, Swarm, device_of, path_of,
+    MAX_OBSERVED, MAX_REASON, Multiaddr, NetworkEvent, PATIENCE, Path, PeerId, Router, Stranger, Swarm, device_of,
+    path_of,
 };
 use crate::swarm::{
     behaviour::{BehaviourEvent, FAMILY},
@@ -32,11 +33,14 @@ impl Router {
                 self.established(swarm, peer_id, connection_id, &endpoint, now);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                if let Some(address) = self.relays.closed(swarm, connection_id, now) {
+                    self.unreachable(address);
+                }
                 self.closed(peer_id, connection_id, cause, now);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                for peer in self.dials.failed(swarm, connection_id, brief(&error)) {
-                    self.redial.failed(&peer, now);
+                for failed in self.dials.failed(swarm, connection_id, brief(&error)) {
+                    self.dial_failed(&failed, now);
                 }
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, peer_id, .. } => {
@@ -44,20 +48,24 @@ impl Router {
             }
             SwarmEvent::NewListenAddr { address, listener_id } => {
                 self.listeners.insert(listener_id);
-                self.listening(&address, now);
+                self.serving.listening(swarm, &address);
+                match self.relays.listening(listener_id, now) {
+                    Some(address) => self.reachable(address),
+                    None => self.listening(&address, now),
+                }
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.expired(&address, now),
-            SwarmEvent::ListenerClosed { addresses, listener_id, .. } => {
+            SwarmEvent::ListenerClosed { addresses, listener_id, reason } => {
                 self.listeners.remove(&listener_id);
-                addresses.iter().for_each(|address| self.expired(address, now));
+                let problem = reason.err().map(|error| brief(&error));
+                match self.relays.unlistened(listener_id, problem, now) {
+                    Some(address) => self.unreachable(address),
+                    None => addresses.iter().for_each(|address| self.expired(address, now)),
+                }
             }
             SwarmEvent::ListenerError { error, .. } => tracing::debug!(%error, "listener"),
             SwarmEvent::NewExternalAddrCandidate { address } => {
-                if let Ok(address) = Address::from_multiaddr(&address)
-                    && self.observed.len() < MAX_OBSERVED
-                {
-                    self.observed.insert(address);
-                }
+                self.observed(&address);
             }
             SwarmEvent::Behaviour(event) => self.on_behaviour(swarm, event, now),
             _ => {}
@@ -74,6 +82,9 @@ impl Router {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, connection_id }) => {
                 if info.protocol_version != FAMILY {
                     swarm.behaviour_mut().streams.close(peer_id, connection_id);
+                } else if swarm.behaviour().streams.gate.is_relay(&peer_id) {
+                    self.seen(swarm, &info.observed_addr);
+                    self.relays.identified(swarm, &peer_id, now);
                 } else if swarm.behaviour().streams.gate.is_allowed(&peer_id) {
                     self.told(peer_id, &info.listen_addrs, now);
                 }
@@ -89,6 +100,15 @@ impl Router {
                 }
             }
             BehaviourEvent::Identify(_) => {}
+            BehaviourEvent::Relayed(event) => tracing::debug!(?event, "circuit"),
+            BehaviourEvent::Upgrade(event) => {
+                let device = device_of(&event.remote_peer_id);
+                match event.result {
+                    Ok(_) => tracing::debug!(?device, "direct connection made out of a relayed one"),
+                    Err(error) => tracing::debug!(?device, %error, "no direct connection"),
+                }
+            }
+            BehaviourEvent::Serving(event) => self.serving.on_event(event),
             BehaviourEvent::Limits(never) => match never {},
         }
     }
@@ -102,12 +122,18 @@ impl Router {
         now: Instant,
     ) {
         self.dials.established(swarm, connection, &peer);
-        let address = endpoint.get_remote_address().clone();
+        let address = match endpoint {
+            // Of who calls through a relay only the relay is seen.
+            ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => local_addr.clone(),
+            _ => endpoint.get_remote_address().clone(),
+        };
         let link = Link { connection, path: path_of(&address), dialled: endpoint.is_dialer(), since: now };
         if self.stopping || device_of(&peer).is_none() {
             swarm.behaviour_mut().streams.close(peer, connection);
         } else if swarm.behaviour().streams.gate.is_allowed(&peer) {
             self.enter(peer, link, address);
+        } else if swarm.behaviour().streams.gate.is_relay(&peer) {
+            self.relays.established(swarm, &peer, connection, &address);
         } else {
             let until = now + self.pairing_time;
             self.strangers.insert(connection, Stranger { peer, link, address, until });
@@ -121,7 +147,7 @@ impl Router {
         };
         member.links.retain(|link| link.connection != connection);
         if !member.links.is_empty() {
-            return;
+            return self.tell_path(&peer);
         }
         let (device, closing, lived) = (member.device, member.closing.take(), now.saturating_duration_since(member.up));
         self.members.remove(&peer);
@@ -151,22 +177,43 @@ impl Router {
         let Ok(address) = Address::from_multiaddr(address) else {
             return;
         };
-        self.redial.hurry(now);
-        if self.listening.insert(address.clone()) {
-            self.outbox.push(NetworkEvent::Listening { address });
+        // Circuits are named by where this node reaches the relay, not by what that says of itself.
+        if address.path() == Path::Relayed {
+            return;
         }
+        self.redial.hurry(now);
+        self.relays.hurry(now);
+        self.reachable(address);
+    }
+
+    /// A peer saw this node at an address.
+    fn observed(&mut self, address: &Multiaddr) {
+        let address = Address::from_multiaddr(address).ok().filter(|address| address.path() != Path::Relayed);
+        if let Some(address) = address.filter(|_| self.observed.len() < MAX_OBSERVED) {
+            self.observed.insert(address);
+        }
+    }
+
+    /// A relay saw this node at an address, from its listening port: as the network maps that, whatever the number, others
+    /// may reach it when both dial at once. Identify itself puts the listening port in the place of one that was mapped.
+    fn seen(&mut self, swarm: &mut Swarm<Behaviour>, address: &Multiaddr) {
+        self.observed(address);
+        let candidate = FromSwarm::NewExternalAddrCandidate(NewExternalAddrCandidate { addr: address });
+        swarm.behaviour_mut().upgrade.on_swarm_event(candidate);
     }
 
     fn expired(&mut self, address: &Multiaddr, now: Instant) {
         let Ok(address) = Address::from_multiaddr(address) else {
             return;
         };
+        if address.path() == Path::Relayed {
+            return;
+        }
         // What peers saw belonged to the old network.
         self.observed.clear();
         self.redial.hurry(now);
-        if self.listening.remove(&address) {
-            self.outbox.push(NetworkEvent::NotListening { address });
-        }
+        self.relays.hurry(now);
+        self.unreachable(address);
     }
 
     /// A member told where it listens.
