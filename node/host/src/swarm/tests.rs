@@ -1,5 +1,6 @@
 //! Whole networks in one process, over loopback.
 
+mod relays;
 mod stolen;
 
 use std::net::Ipv4Addr;
