@@ -248,11 +248,11 @@ impl Driver {
             NetworkEvent::NotListening { address } => self.listening.retain(|known| *known != address),
             NetworkEvent::PeerUp { device, path } => {
                 self.direct.forget_rest(device);
-                self.peer_up(device, path.as_str());
+                self.peer_up(device, path);
             }
             NetworkEvent::PathChanged { device, path } => {
                 self.direct.forget_rest(device);
-                self.peers.path_changed(device, path.as_str());
+                self.peers.path_changed(device, path);
             }
             NetworkEvent::PeerDown { device, reason } => self.peer_down(device, &format!("{reason:?}")),
             NetworkEvent::Stream { device, protocol, stream } => match protocol {

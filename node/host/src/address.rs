@@ -143,6 +143,12 @@ impl Address {
         is_direct.then(|| Self(self.0.clone().with(Protocol::P2pCircuit)))
     }
 
+    /// Through a relay that is at these addresses: over TCP where it has one, for there its end is seen at once.
+    pub fn circuit_by(relay: &[Self]) -> Option<Self> {
+        let over_tcp = relay.iter().find(|address| address.path() == Path::Tcp);
+        over_tcp.or(relay.first())?.circuit()
+    }
+
     /// The part of a multiaddr that says where, when this program can dial it.
     pub(crate) fn from_multiaddr(address: &Multiaddr) -> Result<Self, ParseAddressError> {
         let parts: Vec<Protocol<'_>> = address.iter().collect();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use meshwork_host::{entropy::Entropy, identity::IdentityError};
+use meshwork_host::{entropy::Entropy, identity::IdentityError, swarm::Path as Way};
 use meshwork_protocol::{
     control::{self, RootState},
     id::ObjectId,
@@ -330,10 +330,9 @@ impl Driver {
                 .map(|(device, path, since)| Peer {
                     device: device.to_string(),
                     name: self.name_of(device),
-                    path: if path == meshwork_host::swarm::Path::Relayed.as_str() { "relay" } else { "direct" }
-                        .to_owned(),
+                    path: if path == Way::Relayed { "relay" } else { "direct" }.to_owned(),
                     since,
-                    transport: path.to_owned(),
+                    transport: path.as_str().to_owned(),
                 })
                 .collect(),
             folders,

@@ -5,7 +5,7 @@ use std::{
     io,
 };
 
-use meshwork_host::swarm::{NetworkHandle, Stream};
+use meshwork_host::swarm::{Address, NetworkHandle, Path, Stream};
 use meshwork_protocol::{
     id::{ChainId, DeviceId, ObjectId},
     limits,
@@ -24,7 +24,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Driver, Event};
+use super::{Driver, Event, relays};
 use crate::{
     clock,
     network::frame::{read_frame, write_frame},
@@ -58,7 +58,7 @@ impl Drop for Peer {
 /// The control streams of a node.
 pub(crate) struct Peers {
     streams: BTreeMap<DeviceId, Peer>,
-    connected: BTreeMap<DeviceId, String>,
+    connected: BTreeMap<DeviceId, Path>,
     /// Devices to which a stream is being opened; a second one beside it would be a different one at
     /// either end.
     opening: BTreeSet<DeviceId>,
@@ -85,15 +85,14 @@ impl Peers {
 
     /// Connected devices with their path, and since when their control stream is open (milliseconds
     /// since the epoch).
-    pub fn connected(&self) -> impl Iterator<Item = (DeviceId, &str, u64)> {
+    pub fn connected(&self) -> impl Iterator<Item = (DeviceId, Path, u64)> {
         let with_stream = self.connected.iter().filter(|(device, _)| self.streams.contains_key(device));
-        with_stream
-            .map(|(device, path)| (*device, path.as_str(), self.streams.get(device).map_or(0, |peer| peer.since)))
+        with_stream.map(|(device, path)| (*device, *path, self.streams.get(device).map_or(0, |peer| peer.since)))
     }
 
-    pub fn path_changed(&mut self, device: DeviceId, path: &str) {
+    pub fn path_changed(&mut self, device: DeviceId, path: Path) {
         if let Some(known) = self.connected.get_mut(&device) {
-            path.clone_into(known);
+            *known = path;
         }
     }
 
@@ -226,8 +225,8 @@ async fn write_records(
 }
 
 impl Driver {
-    pub(super) fn peer_up(&mut self, device: DeviceId, path: &str) {
-        self.peers.connected.insert(device, path.to_owned());
+    pub(super) fn peer_up(&mut self, device: DeviceId, path: Path) {
+        self.peers.connected.insert(device, path);
         self.open_control(device, std::time::Duration::ZERO);
     }
 
@@ -321,11 +320,12 @@ impl Driver {
             }
             known => known,
         };
-        let (own, circuits) = (replica.mesh_id(), self.circuits());
+        let (own, relays) = (replica.mesh_id(), relays::list(replica));
         let ways = |device: &DeviceId| {
             let mut ways = addresses(device);
             if replica.person_of(*device) == Some(own) {
-                ways.extend(circuits.iter().cloned());
+                // All devices of a mesh keep places at the same relays.
+                ways.extend(relays.values().filter_map(|addresses| Address::circuit_by(addresses)));
             }
             ways
         };
@@ -334,11 +334,11 @@ impl Driver {
             // A network that has stopped needs none of it.
             let _ = network.set_allowed(peers).await;
             let _ = network.set_guests(roots).await;
+            let _ = network.set_relays(relays.into_iter().collect()).await;
             for (device, addresses) in known.into_iter().filter(|(_, addresses)| !addresses.is_empty()) {
                 let _ = network.set_known(device, addresses).await;
             }
         });
-        self.use_relays();
         self.open_missing_controls();
         self.forget_replaced_root();
     }

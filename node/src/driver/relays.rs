@@ -23,7 +23,7 @@ pub(crate) enum Ask {
 const SETTING: &str = "relay.";
 
 /// The relays in the graph of a mesh, with their addresses, which name them.
-fn relays(replica: &Replica) -> BTreeMap<DeviceId, Vec<Address>> {
+pub(super) fn list(replica: &Replica) -> BTreeMap<DeviceId, Vec<Address>> {
     let entry = |(name, value): (String, Vec<u8>)| {
         let relay: DeviceId = name.strip_prefix(SETTING)?.parse().ok()?;
         let texts: Vec<String> = codec::decode(&value, limits::GRAPH_VALUE).ok()?;
@@ -44,25 +44,7 @@ impl Driver {
     }
 
     fn relays(&self) -> BTreeMap<DeviceId, Vec<Address>> {
-        self.replica.as_ref().map(relays).unwrap_or_default()
-    }
-
-    /// Tells the network which relays there are.
-    pub(super) fn use_relays(&self) {
-        let (network, relays) = (self.network.clone(), self.relays());
-        tokio::spawn(async move {
-            // A network that has stopped needs none.
-            let _ = network.set_relays(relays.into_iter().collect()).await;
-        });
-    }
-
-    /// Where a device of this mesh can be called through relays, as all of its devices keep places at the same ones.
-    pub(super) fn circuits(&self) -> Vec<Address> {
-        let first = |addresses: &Vec<Address>| {
-            let over_tcp = addresses.iter().find(|address| address.path() == Path::Tcp);
-            over_tcp.or(addresses.first()).and_then(Address::circuit)
-        };
-        self.relays().values().filter_map(first).collect()
+        self.replica.as_ref().map(list).unwrap_or_default()
     }
 
     fn relay_list(&self, reply: Reply<Vec<Relay>>) {
@@ -96,7 +78,6 @@ impl Driver {
             let value = codec::encode(&addresses.iter().map(Address::to_string).collect::<Vec<_>>());
             self.ask_replica(|replica, rng| replica.put_setting(rng, &setting(relay), Some(value)))
                 .map_err(internal)?;
-            self.allow_peers();
         }
         Ok(shown(relay, &relays.remove(&relay).unwrap_or_default(), &NetworkSnapshot::default()))
     }
@@ -110,9 +91,7 @@ impl Driver {
                 "Take its id from `mesh relay ls`.",
             ));
         };
-        self.ask_replica(|replica, rng| replica.put_setting(rng, &setting(*relay), None)).map_err(internal)?;
-        self.allow_peers();
-        Ok(())
+        self.ask_replica(|replica, rng| replica.put_setting(rng, &setting(*relay), None)).map_err(internal)
     }
 }
 

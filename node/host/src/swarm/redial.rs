@@ -15,8 +15,8 @@ const FIRST: Duration = Duration::from_millis(500);
 /// Longest wait between two attempts.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// A connection that lived so long was a success.
-const STABLE: Duration = Duration::from_secs(10);
+/// A connection, or a place at a relay, that lived so long was a success.
+pub(crate) const STABLE: Duration = Duration::from_secs(10);
 
 /// Addresses kept for a device, those found on the local network included.
 pub(crate) const MAX_ADDRESSES: usize = 32;
@@ -106,7 +106,7 @@ impl Redial {
     pub(crate) fn failed(&mut self, peer: &PeerId, now: Instant) {
         let noise = self.draw();
         if let Some(known) = self.known.get_mut(peer) {
-            let wait = FIRST.saturating_mul(1 << known.failures.min(8)).min(LONGEST);
+            let wait = wait_after(FIRST, known.failures);
             // Between three quarters and five quarters, so that two nodes do not stay in step.
             let wait = wait.mul_f64(0.75 + noise * 0.5).min(LONGEST);
             known.failures = known.failures.saturating_add(1);
@@ -143,6 +143,11 @@ impl Redial {
         self.noise ^= self.noise << 17;
         (self.noise >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+/// The wait before the next attempt: `first`, doubled by each failure before this one, up to a bound.
+pub(crate) fn wait_after(first: Duration, failures: u32) -> Duration {
+    first.saturating_mul(1 << failures.min(8)).min(LONGEST)
 }
 
 #[cfg(test)]

@@ -16,7 +16,12 @@ use libp2p::{
 };
 use meshwork_protocol::id::DeviceId;
 
-use super::{RelaySnapshot, RelayState, behaviour::Behaviour, router::brief};
+use super::{
+    RelaySnapshot, RelayState,
+    behaviour::Behaviour,
+    redial::{STABLE, wait_after},
+    router::brief,
+};
 use crate::address::{Address, Path, peer_of};
 
 /// Relays at which this node has a reservation at one time.
@@ -33,12 +38,6 @@ const MAX_ADDRESSES: usize = 8;
 
 /// Wait after the first failure; doubled by each further one.
 const FIRST: Duration = Duration::from_millis(250);
-
-/// Longest wait between two attempts.
-const LONGEST: Duration = Duration::from_secs(30);
-
-/// A reservation that lived so long was a success.
-const STABLE: Duration = Duration::from_secs(10);
 
 /// A relay, as it stands now.
 #[derive(Debug)]
@@ -72,14 +71,14 @@ impl Relay {
 
     /// Where circuits through it begin.
     fn circuit(&self) -> Option<Address> {
-        let link = self.links.first().map(|(_, address)| address);
-        link.or_else(|| self.addresses.iter().find(|address| address.path() == Path::Tcp))
-            .or(self.addresses.first())?
-            .circuit()
+        match self.links.first() {
+            Some((_, address)) => address.circuit(),
+            None => Address::circuit_by(&self.addresses),
+        }
     }
 
     fn failed(&mut self, now: Instant) {
-        self.next = now + FIRST.saturating_mul(1 << self.failures.min(8)).min(LONGEST);
+        self.next = now + wait_after(FIRST, self.failures);
         self.failures = self.failures.saturating_add(1);
     }
 

@@ -254,8 +254,6 @@ impl Router {
         let mut addresses = self.redial.addresses(&peer);
         let target = if self.members.contains_key(&peer) {
             addresses.retain(|address| address.path() != Path::Relayed);
-            // What comes of it comes now or never; the next attempt is after the usual wait.
-            self.redial.failed(&peer, now);
             Target::Upgrade(peer)
         } else {
             self.add_circuits(&mut addresses);

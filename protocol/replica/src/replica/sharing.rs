@@ -46,6 +46,7 @@ impl Replica {
         };
         let mut out = Vec::new();
         self.edit_graph(rng, edit, &mut out)?;
+        self.audience_changed(&mut out);
         Ok(out)
     }
 
