@@ -108,7 +108,8 @@ impl Lab {
         let rules = format!(
             "table netdev cut-{one}-{other} {{
              chain to {{ type filter hook ingress device {port} priority 0; ip daddr {peer} drop; }}
-             chain from {{ type filter hook egress device {port} priority 0; ip saddr {peer} drop; }} }}"
+             chain from {{ type filter hook egress device {port} priority 0; ip saddr {peer} drop; }}
+             }}"
         );
         self.nft("switch", &rules)
     }

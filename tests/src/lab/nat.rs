@@ -52,7 +52,8 @@ pub(super) fn rules(kind: Kind, outside: &str, relay: &str) -> String {
         "table inet firewall {{
          chain input {{ type filter hook input priority 0; policy drop; ct state established,related accept; iifname lan accept; }}
          chain forward {{ type filter hook forward priority 0; policy drop; {forbidden}
-          ct state established,related accept; iifname lan oifname wan accept; ct status dnat accept; }} }}\n"
+          ct state established,related accept; iifname lan oifname wan accept; ct status dnat accept; }}
+         }}\n"
     );
     firewall + &translation(kind, outside)
 }
@@ -84,6 +85,7 @@ fn translation(kind: Kind, outside: &str) -> String {
          chain learn {{ type filter hook postrouting priority 150;
           oifname wan meta l4proto {{ tcp, udp }} ct direction original update @inside {{ meta l4proto . th sport : ct original ip saddr . ct original proto-src }}
           oifname wan meta l4proto {{ tcp, udp }} update @sent {{ meta l4proto . th sport . ip daddr }}
-         }} }}"
+         }}
+         }}"
     )
 }
