@@ -3,5 +3,6 @@
 pub mod device;
 pub mod docs;
 pub mod fuzz;
+pub mod lab;
 pub mod sim;
 pub mod tidy;

@@ -1,0 +1,221 @@
+//! A NAT laboratory: network namespaces, bridges and nftables on one machine.
+//!
+//! Every node of a lab is a namespace named after the process that made it, so that labs stand side by side
+//! and what a dead process left is told apart.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+mod nat;
+
+pub use nat::Kind;
+
+const PREFIX: &str = "meshlab";
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+/// A laboratory; gone with all that runs inside when dropped.
+pub struct Lab {
+    id: String,
+    nodes: BTreeMap<String, Place>,
+    sites: u8,
+}
+
+/// Where a node is attached to the switch.
+struct Place {
+    address: String,
+    /// The switch port that carries what others see of it.
+    port: String,
+    /// The address that others see.
+    outside: String,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for name in self.nodes.keys().map(String::as_str).chain(["switch"]) {
+            remove(&self.namespace(name));
+        }
+    }
+}
+
+impl Lab {
+    /// Builds the public net with the hosts `boot` and `relay`.
+    pub fn new() -> io::Result<Lab> {
+        remove_stale()?;
+        let id = format!("{PREFIX}-{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let mut lab = Lab { id, nodes: BTreeMap::new(), sites: 0 };
+        lab.add_namespace("switch")?;
+        lab.add_bridge("pub")?;
+        lab.add_public("boot", 2)?;
+        lab.add_public("relay", 3)?;
+        Ok(lab)
+    }
+
+    /// Adds a host behind a router of this kind.
+    pub fn add_site(&mut self, host: &str, kind: Kind) -> io::Result<()> {
+        self.sites += 1;
+        let site = self.sites;
+        if kind == Kind::Open {
+            return self.add_public(host, site + 10);
+        }
+        let outside = format!("45.64.0.{}", site + 10);
+        let router = format!("{host}-router");
+        let outer_port = if kind == Kind::Cgnat {
+            let carrier = format!("{host}-carrier");
+            let port = self.add_router(&carrier, kind, &outside, "pub", &format!("100.64.{site}"))?;
+            self.add_router(
+                &router,
+                kind,
+                &format!("100.64.{site}.2"),
+                &format!("n100.64.{site}"),
+                &format!("192.168.{site}"),
+            )?;
+            self.ip(&router, &format!("route add default via 100.64.{site}.1"))?;
+            port
+        } else {
+            let net = if kind == Kind::Firewall { "45.64" } else { "192.168" };
+            self.add_router(&router, kind, &outside, "pub", &format!("{net}.{site}"))?
+        };
+        let net = if kind == Kind::Firewall { format!("45.64.{site}") } else { format!("192.168.{site}") };
+        self.add_namespace(host)?;
+        let address = format!("{net}.2");
+        self.attach(host, "eth0", &format!("n{net}"), &format!("{address}/24"))?;
+        self.ip(host, &format!("route add default via {net}.1"))?;
+        let outside = if kind == Kind::Firewall { address.clone() } else { outside };
+        self.nodes.insert(host.to_owned(), Place { address, port: outer_port, outside });
+        Ok(())
+    }
+
+    /// A host's own address.
+    pub fn address(&self, host: &str) -> &str {
+        &self.nodes[host].address
+    }
+
+    /// A program that runs on this host when started.
+    pub fn command(&self, host: &str, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace(host)]).arg(program.as_ref());
+        command
+    }
+
+    /// Two hosts stop hearing each other; nobody is told.
+    pub fn partition(&self, one: &str, other: &str) -> io::Result<()> {
+        let (port, peer) = (&self.nodes[one].port, &self.nodes[other].outside);
+        let rules = format!(
+            "table netdev cut-{one}-{other} {{
+             chain to {{ type filter hook ingress device {port} priority 0; ip daddr {peer} drop; }}
+             chain from {{ type filter hook egress device {port} priority 0; ip saddr {peer} drop; }}
+             }}"
+        );
+        self.nft("switch", &rules)
+    }
+
+    /// Undoes a partition.
+    pub fn heal(&self, one: &str, other: &str) -> io::Result<()> {
+        self.nft("switch", &format!("delete table netdev cut-{one}-{other}"))
+    }
+
+    /// Bytes that a host has received and sent.
+    pub fn bytes(&self, host: &str) -> io::Result<u64> {
+        let read = |way| {
+            let file = format!("/sys/class/net/eth0/statistics/{way}_bytes");
+            let output = self.command(host, "cat").arg(file).output()?;
+            String::from_utf8_lossy(&output.stdout).trim().parse::<u64>().map_err(io::Error::other)
+        };
+        Ok(read("rx")? + read("tx")?)
+    }
+
+    fn namespace(&self, node: &str) -> String {
+        format!("{}-{node}", self.id)
+    }
+
+    fn add_public(&mut self, host: &str, last: u8) -> io::Result<()> {
+        self.add_namespace(host)?;
+        let address = format!("45.64.0.{last}");
+        let port = self.attach(host, "eth0", "pub", &format!("{address}/16"))?;
+        self.nodes.insert(host.to_owned(), Place { outside: address.clone(), address, port });
+        Ok(())
+    }
+
+    fn add_router(&mut self, name: &str, kind: Kind, outside: &str, above: &str, lan: &str) -> io::Result<String> {
+        self.add_namespace(name)?;
+        self.add_bridge(&format!("n{lan}"))?;
+        let prefix = if above == "pub" { 16 } else { 24 };
+        let port = self.attach(name, "wan", above, &format!("{outside}/{prefix}"))?;
+        self.attach(name, "lan", &format!("n{lan}"), &format!("{lan}.1/24"))?;
+        let mut sysctl = self.command(name, "sysctl");
+        sysctl.args(["-qw", "net.ipv4.ip_forward=1", "net.ipv4.neigh.wan.proxy_delay=0"]);
+        run(sysctl.arg(format!("net.ipv4.conf.wan.proxy_arp={}", u8::from(kind == Kind::Firewall))), "")?;
+        self.nft(name, &nat::rules(kind, outside, &self.nodes["relay"].address))?;
+        Ok(port)
+    }
+
+    fn add_namespace(&mut self, node: &str) -> io::Result<()> {
+        run(Command::new("ip").args(["netns", "add", &self.namespace(node)]), "")?;
+        if node != "switch" {
+            let nowhere = Place { address: String::new(), port: String::new(), outside: String::new() };
+            self.nodes.insert(node.to_owned(), nowhere);
+        }
+        self.ip(node, "link set lo up")
+    }
+
+    fn add_bridge(&self, name: &str) -> io::Result<()> {
+        self.ip("switch", &format!("link add {name} type bridge"))?;
+        self.ip("switch", &format!("link set {name} up"))
+    }
+
+    fn attach(&self, node: &str, interface: &str, net: &str, address: &str) -> io::Result<String> {
+        let port = format!("p{}", LABS.fetch_add(1, Ordering::Relaxed));
+        let far = self.namespace(node);
+        self.ip("switch", &format!("link add {port} type veth peer name {interface} netns {far}"))?;
+        self.ip("switch", &format!("link set {port} master {net} up"))?;
+        self.ip(node, &format!("addr add {address} dev {interface}"))?;
+        self.ip(node, &format!("link set {interface} up"))?;
+        Ok(port)
+    }
+
+    fn ip(&self, node: &str, words: &str) -> io::Result<()> {
+        run(Command::new("ip").args(["-n", &self.namespace(node)]).args(words.split(' ')), "")
+    }
+
+    fn nft(&self, node: &str, rules: &str) -> io::Result<()> {
+        run(self.command(node, "nft").args(["-f", "-"]), rules)
+    }
+}
+
+/// Removes what dead processes left.
+fn remove_stale() -> io::Result<()> {
+    let listed = Command::new("ip").args(["netns", "list"]).output()?;
+    for name in String::from_utf8_lossy(&listed.stdout).lines().filter_map(|line| line.split(' ').next()) {
+        let mut parts = name.split('-');
+        let ours = parts.next() == Some(PREFIX);
+        if ours && parts.next().is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            remove(name);
+        }
+    }
+    Ok(())
+}
+
+/// Kills what runs in a namespace and removes it.
+fn remove(namespace: &str) {
+    if let Ok(inside) = Command::new("ip").args(["netns", "pids", namespace]).output() {
+        for pid in String::from_utf8_lossy(&inside.stdout).split_whitespace() {
+            let _ = Command::new("kill").args(["-9", pid]).stderr(Stdio::null()).status();
+        }
+    }
+    let _ = Command::new("ip").args(["netns", "del", namespace]).stderr(Stdio::null()).status();
+}
+
+fn run(command: &mut Command, input: &str) -> io::Result<()> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(input.as_bytes()))?;
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))))
+}
