@@ -7,7 +7,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use meshwork_host::program::{self, Options, Program};
+use meshwork_host::program::{self, NoSettings, Options, Program, Setup};
 
 const PROGRAM: Program = Program { name: "mesh-bootstrap", version: env!("CARGO_PKG_VERSION") };
 
@@ -61,11 +61,7 @@ struct Run {
 async fn main() -> ExitCode {
     let Command::Run(run) = Cli::parse().command;
     let options = Options { home: run.home, listen: run.listen, health: run.health, log: run.log, json: run.json };
-    let ended = program::run(PROGRAM, options, |network| {
-        network.everyone = true;
-        network.mdns = false;
-    })
-    .await;
+    let ended = program::run(PROGRAM, options, async |_: &mut Setup<'_, NoSettings>| Ok(())).await;
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

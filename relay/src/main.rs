@@ -6,7 +6,8 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use meshwork_host::program::{self, Options, Program};
+use meshwork_host::program::{self, Options, Program, Setup};
+use meshwork_relay::service::{self, RelaySettings};
 
 const PROGRAM: Program = Program { name: "mesh-relay", version: env!("CARGO_PKG_VERSION") };
 
@@ -60,11 +61,8 @@ struct Run {
 async fn main() -> ExitCode {
     let Command::Run(run) = Cli::parse().command;
     let options = Options { home: run.home, listen: run.listen, health: run.health, log: run.log, json: run.json };
-    let ended = program::run(PROGRAM, options, |network| {
-        network.everyone = true;
-        network.mdns = false;
-    })
-    .await;
+    let ended =
+        program::run(PROGRAM, options, async |setup: &mut Setup<'_, RelaySettings>| service::set_up(setup).await).await;
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

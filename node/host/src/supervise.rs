@@ -94,6 +94,12 @@ impl Supervisor {
         self.stop.send_replace(true);
     }
 
+    /// To end the process in order from within, once its work is done.
+    pub fn finish(&self) -> impl FnOnce() + Send + 'static {
+        let stop = self.stop.clone();
+        move || drop(stop.send_replace(true))
+    }
+
     /// Runs a task until it ends by itself. One that fails or panics stops the process; one that ends
     /// well does not.
     pub fn spawn<F>(&mut self, name: &'static str, task: F)
@@ -120,8 +126,10 @@ impl Supervisor {
 
     async fn run_with(mut self, signals: &mut Signals) -> Result<(), SuperviseError> {
         let mut outcome = Ok(());
+        let finished = self.stop();
         loop {
             tokio::select! {
+                () = finished.requested() => break,
                 name = signals.next() => {
                     tracing::info!(signal = name, "stopping");
                     break;

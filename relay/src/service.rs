@@ -1,0 +1,181 @@
+//! The settings of a relay, and its start: data port, metrics, terms, drain.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use axum::{
+    Json,
+    routing::{get, post},
+};
+use meshwork_host::{
+    program::Setup,
+    supervise::{Stop, TaskError},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::data::{DataConfig, DataHandle, DataPort};
+
+/// The section `[service]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RelaySettings {
+    /// Devices that can be reached through this relay at one time.
+    pub reservations: usize,
+    /// Reservations of one device.
+    pub reservations_per_device: usize,
+    /// Seconds that a reservation lasts unless it is renewed.
+    pub reservation_seconds: u64,
+    /// Circuits at one time.
+    pub circuits: usize,
+    /// Circuits of one device.
+    pub circuits_per_device: usize,
+    /// Seconds that a circuit lasts.
+    pub circuit_seconds: u64,
+    /// Bytes through one circuit; 0 is unlimited.
+    pub circuit_bytes: u64,
+    /// The data port.
+    pub data: DataSettings,
+}
+
+/// The section `[service.data]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSettings {
+    /// Where to listen; without it there is no data port.
+    pub listen: Option<SocketAddr>,
+    /// Connections without their other end.
+    pub unpaired: usize,
+    /// The same, of one IP address.
+    pub unpaired_per_ip: usize,
+    /// Pairs joined at one time.
+    pub pairs: usize,
+    /// Seconds without a byte after which a pair is closed.
+    pub idle_seconds: u64,
+    /// Bytes a second of one device; 0 is unlimited.
+    pub device_rate: u64,
+    /// Bytes a second of all; 0 is unlimited.
+    pub total_rate: u64,
+    /// Bytes in a month; 0 is unlimited.
+    pub monthly_bytes: u64,
+    /// Where the bytes of the month are remembered.
+    pub budget_file: Option<PathBuf>,
+}
+
+impl Default for RelaySettings {
+    fn default() -> Self {
+        Self {
+            reservations: 1_024,
+            reservations_per_device: 4,
+            reservation_seconds: 3_600,
+            circuits: 512,
+            circuits_per_device: 16,
+            circuit_seconds: 86_400,
+            circuit_bytes: 0,
+            data: DataSettings::default(),
+        }
+    }
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            unpaired: 1_024,
+            unpaired_per_ip: 64,
+            pairs: 512,
+            idle_seconds: 300,
+            device_rate: 0,
+            total_rate: 0,
+            monthly_bytes: 0,
+            budget_file: None,
+        }
+    }
+}
+
+impl DataSettings {
+    fn config(&self, listen: SocketAddr) -> DataConfig {
+        DataConfig {
+            listen,
+            unpaired: self.unpaired,
+            unpaired_per_ip: self.unpaired_per_ip,
+            pairs: self.pairs,
+            idle: Duration::from_secs(self.idle_seconds.max(1)),
+            device_rate: self.device_rate,
+            total_rate: self.total_rate,
+            monthly_bytes: self.monthly_bytes,
+            budget_file: self.budget_file.clone(),
+        }
+    }
+}
+
+/// Makes a relay of a server.
+pub async fn set_up(setup: &mut Setup<'_, RelaySettings>) -> Result<(), TaskError> {
+    let terms = terms(&setup.service);
+    setup.routes = std::mem::take(&mut setup.routes).route("/terms", get(async move || Json(terms)));
+    let Some(listen) = setup.service.data.listen else { return Ok(()) };
+    let bound = DataPort::bind(setup.service.data.config(listen)).await;
+    let port = bound.map_err(|error| format!("data port {listen}: {error}"))?;
+    tracing::info!(address = %port.address()?, "data port");
+    let (handle, stop) = (port.handle(), setup.supervisor.stop());
+    let (metrics, drain) = (handle.clone(), handle.clone());
+    setup.routes = std::mem::take(&mut setup.routes)
+        .route("/metrics", get(async move || ([("content-type", "text/plain; version=0.0.4")], metrics.metrics())))
+        .route("/drain", post(async move || drain.drain()));
+    let health = setup.health.clone();
+    setup.supervisor.spawn("drain", drain_on_signal(handle.clone(), stop.clone()));
+    let unready = handle.clone();
+    let finish = setup.supervisor.finish();
+    setup.supervisor.spawn("data port", async move {
+        port.serve(stop).await?;
+        if unready.is_draining() {
+            health.set_unready("drained");
+            tracing::info!("drained");
+            finish();
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
+async fn drain_on_signal(handle: DataHandle, stop: Stop) -> Result<(), TaskError> {
+    let mut signals = signal(SignalKind::user_defined1())?;
+    tokio::select! {
+        _ = signals.recv() => {
+            tracing::info!("draining");
+            handle.drain();
+        }
+        () = stop.requested() => {}
+    }
+    Ok(())
+}
+
+/// What this relay promises, limits and can see.
+pub fn terms(settings: &RelaySettings) -> Value {
+    json!({
+        "limits": settings,
+        "sees": SEES,
+        "does_not_see": DOES_NOT_SEE,
+        "keeps": KEEPS,
+    })
+}
+
+/// What the operator of a relay can see.
+pub const SEES: [&str; 3] = [
+    "the IP addresses and device ids of who connects, and when",
+    "which device asks for a connection to which other device",
+    "how many bytes go between them, and when",
+];
+
+/// What the operator of a relay cannot see.
+pub const DOES_NOT_SEE: [&str; 3] = [
+    "contents, names of files, folders and devices: all of it is sealed end to end",
+    "who the people are and which meshes they have",
+    "anything of connections that do not go through this relay",
+];
+
+/// What a relay keeps.
+pub const KEEPS: [&str; 2] = [
+    "its own key and configuration on disk, and the bytes of the month when budget_file is set",
+    "everything else in memory, until it stops",
+];
