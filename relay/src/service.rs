@@ -7,12 +7,21 @@ use axum::{
     routing::{get, post},
 };
 use meshwork_host::{
-    program::Setup,
+    program::{
+        Setup,
+        probe::{self, Check},
+    },
     supervise::{Stop, TaskError},
 };
+use meshwork_protocol::splice::{Refusal, Token, VERSION};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use crate::data::{DataConfig, DataHandle, DataPort};
 
@@ -136,6 +145,25 @@ pub async fn set_up(setup: &mut Setup<'_, RelaySettings>) -> Result<(), TaskErro
         Ok(())
     });
     Ok(())
+}
+
+/// Whether a data port answers there, as it does to a token that nobody got.
+pub async fn probe_data(address: SocketAddr) -> Check {
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(&[&[VERSION], [0; Token::LEN].as_slice()].concat()).await?;
+        stream.read_u8().await
+    };
+    let trouble = match timeout(probe::TIME, asked).await {
+        Ok(Ok(code)) if code == Refusal::Unknown.code() => None,
+        Ok(Ok(code)) => Some(match Refusal::from_code(code) {
+            Some(refusal) => refusal.to_string(),
+            None => "something else answers there; give the port of service.data.listen".into(),
+        }),
+        Ok(Err(error)) => Some(format!("{address}: {error}; set service.data.listen and open this TCP port")),
+        Err(_) => Some(format!("{address} did not answer; open this TCP port in the firewall and forward it")),
+    };
+    Check { name: "data", trouble }
 }
 
 async fn drain_on_signal(handle: DataHandle, stop: Stop) -> Result<(), TaskError> {

@@ -1,6 +1,9 @@
 //! The life of a server program (a relay, a bootstrap): configuration, lock, identity, network,
 //! health, and a clean stop.
 
+pub mod init;
+pub mod probe;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use axum::Router;
@@ -191,6 +194,12 @@ pub async fn run<S: Default + DeserializeOwned>(
     drop(lock);
     tracing::info!("stopped");
     Ok(ended?)
+}
+
+/// The section `[service]` of a home's configuration.
+pub fn settings<S: Default + DeserializeOwned>(home: &std::path::Path) -> Result<S, ConfigError> {
+    let config: ServerConfig<S> = config::load(&home.join(CONFIG_FILE), Table::new())?;
+    Ok(config.service)
 }
 
 fn public(addresses: &[String]) -> Result<Vec<Address>, ProgramError> {

@@ -97,7 +97,9 @@ impl Supervisor {
     /// To end the process in order from within, once its work is done.
     pub fn finish(&self) -> impl FnOnce() + Send + 'static {
         let stop = self.stop.clone();
-        move || drop(stop.send_replace(true))
+        move || {
+            stop.send_replace(true);
+        }
     }
 
     /// Runs a task until it ends by itself. One that fails or panics stops the process; one that ends
