@@ -99,7 +99,7 @@ async fn main() -> ExitCode {
     })
 }
 
-type Ended = Result<ExitCode, Box<dyn std::error::Error>>;
+type Ended = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
 
 async fn start(run: Run) -> Ended {
     let options = Options { home: run.home, listen: run.listen, health: run.health, log: run.log, json: run.json };

@@ -17,8 +17,7 @@ const PROGRAM: Program = Program { name: "mesh-relay", version: env!("CARGO_PKG_
 
 /// A community relay for Meshwork.
 ///
-/// It is to carry sealed traffic between devices that cannot reach each other directly. This version
-/// starts, listens, tells its health and stops cleanly; it carries nothing yet.
+/// It joins devices that cannot reach each other directly, and lets sealed traffic pass that it cannot read.
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM.name, version, propagate_version = true)]
 struct Cli {
@@ -36,6 +35,8 @@ enum Command {
     Probe(Probe),
     /// Tell what this relay limits, keeps and can see.
     Terms(Home),
+    /// Tell the running relay to open no new channels and to end once the others have.
+    Drain(Home),
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +111,7 @@ async fn main() -> ExitCode {
         Command::Init(init) => make(&init),
         Command::Probe(probe) => look(&probe).await,
         Command::Terms(terms) => show_terms(&terms),
+        Command::Drain(drain) => ask_to_drain(&drain).await,
     };
     ended.unwrap_or_else(|error| {
         eprintln!("{}: {error}", PROGRAM.name);
@@ -117,7 +119,7 @@ async fn main() -> ExitCode {
     })
 }
 
-type Ended = Result<ExitCode, Box<dyn std::error::Error>>;
+type Ended = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
 
 async fn start(run: Run) -> Ended {
     let options = Options { home: run.home, listen: run.listen, health: run.health, log: run.log, json: run.json };
@@ -157,6 +159,17 @@ async fn look(asked: &Probe) -> Ended {
     }
     let well = checks.iter().all(|check| check.trouble.is_none());
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn ask_to_drain(asked: &Home) -> Ended {
+    let address = program::health_address::<RelaySettings>(&asked.home)?;
+    service::ask_to_drain(&address.ok_or("config.toml has no health address; send SIGUSR1 instead")?).await?;
+    if asked.json {
+        println!("{}", json!({"draining": true}));
+    } else {
+        println!("It opens no new channels, and ends once the others have.");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn show_terms(asked: &Home) -> Ended {

@@ -1,12 +1,13 @@
 //! The settings of a relay, and its start: data port, metrics, terms, drain.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use axum::{
     Json,
     routing::{get, post},
 };
 use meshwork_host::{
+    health::HealthAddress,
     program::{
         Setup,
         probe::{self, Check},
@@ -17,8 +18,8 @@ use meshwork_protocol::splice::{Refusal, Token, VERSION};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
     signal::unix::{SignalKind, signal},
     time::timeout,
 };
@@ -164,6 +165,26 @@ pub async fn probe_data(address: SocketAddr) -> Check {
         Err(_) => Some(format!("{address} did not answer; open this TCP port in the firewall and forward it")),
     };
     Check { name: "data", trouble }
+}
+
+/// Tells the running relay that answers there to drain.
+pub async fn ask_to_drain(address: &HealthAddress) -> Result<(), TaskError> {
+    let answer = match address {
+        HealthAddress::Tcp(address) => post_drain(TcpStream::connect(address).await?).await?,
+        HealthAddress::Unix(path) => post_drain(UnixStream::connect(path).await?).await?,
+    };
+    if answer.starts_with("HTTP/1.1 200") {
+        return Ok(());
+    }
+    Err("the relay does not drain: it has no data port, so just stop it".into())
+}
+
+async fn post_drain(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<String> {
+    let request = b"POST /drain HTTP/1.1\r\nHost: relay\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    stream.write_all(request).await?;
+    let mut answer = String::new();
+    timeout(probe::TIME, stream.take(4_096).read_to_string(&mut answer)).await??;
+    Ok(answer)
 }
 
 async fn drain_on_signal(handle: DataHandle, stop: Stop) -> Result<(), TaskError> {

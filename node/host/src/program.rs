@@ -202,6 +202,14 @@ pub fn settings<S: Default + DeserializeOwned>(home: &std::path::Path) -> Result
     Ok(config.service)
 }
 
+/// Where the server of a home answers its operator.
+pub fn health_address<S: Default + DeserializeOwned>(
+    home: &std::path::Path,
+) -> Result<Option<HealthAddress>, ProgramError> {
+    let config: ServerConfig<S> = config::load(&home.join(CONFIG_FILE), Table::new())?;
+    Ok(config.health.as_deref().map(str::parse).transpose()?)
+}
+
 fn public(addresses: &[String]) -> Result<Vec<Address>, ProgramError> {
     let parse =
         |address: &String| address.parse().map_err(|source| ProgramError::Public { address: address.clone(), source });

@@ -38,6 +38,9 @@ pub async fn probe(socket: SocketAddr, expected: Option<DeviceId>) -> Vec<Check>
     let tcp = reach(Address::tcp(socket)).await;
     let quic = reach(Address::quic(socket)).await;
     let identity = match expected {
+        Some(_) if tcp.is_err() && quic.is_err() => {
+            Some("nobody answered, so it cannot be told: mend tcp or quic first".into())
+        }
         Some(expected) => {
             let others = [&tcp, &quic].into_iter().flatten().find(|found| **found != expected);
             others.map(|found| {
