@@ -7,7 +7,11 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use meshwork_host::program::{self, Options, Program};
+use meshwork_host::{
+    address::Address,
+    program::{self, NoSettings, Options, Program, Setup, init, probe},
+};
+use serde_json::json;
 
 const PROGRAM: Program = Program { name: "mesh-bootstrap", version: env!("CARGO_PKG_VERSION") };
 
@@ -26,6 +30,31 @@ struct Cli {
 enum Command {
     /// Run until SIGTERM or SIGINT.
     Run(Run),
+    /// Make a home: identity and a commented config.toml.
+    Init(Init),
+    /// Look from outside whether a server can be reached and is the one that was meant.
+    Probe(Probe),
+}
+
+#[derive(Debug, Args)]
+struct Init {
+    /// Directory to make; an existing config.toml is not overwritten.
+    #[arg(long, value_name = "DIR")]
+    home: PathBuf,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Probe {
+    /// Its address, such as /ip4/192.0.2.1/tcp/4001/p2p/...
+    address: Address,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -59,18 +88,52 @@ struct Run {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Command::Run(run) = Cli::parse().command;
-    let options = Options { home: run.home, listen: run.listen, health: run.health, log: run.log, json: run.json };
-    let ended = program::run(PROGRAM, options, |network| {
-        network.everyone = true;
-        network.mdns = false;
+    let ended = match Cli::parse().command {
+        Command::Run(run) => start(run).await,
+        Command::Init(init) => make(&init),
+        Command::Probe(probe) => look(&probe).await,
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("{}: {error}", PROGRAM.name);
+        ExitCode::FAILURE
     })
-    .await;
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{}: {error}", PROGRAM.name);
-            ExitCode::FAILURE
+}
+
+type Ended = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
+
+async fn start(run: Run) -> Ended {
+    let options = Options { home: run.home, listen: run.listen, health: run.health, log: run.log, json: run.json };
+    program::run(PROGRAM, options, async |_: &mut Setup<'_, NoSettings>| Ok(())).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn make(init: &Init) -> Ended {
+    let device = init::init(&init.home, include_str!("config.toml"))?;
+    let address = Address::tcp(([192, 0, 2, 1], 4001).into()).with_device(&device);
+    if init.json {
+        println!("{}", json!({"device": device.to_string(), "address": address.to_string()}));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (name, home) = (PROGRAM.name, init.home.display());
+    println!("Made {home} with a new identity and config.toml. Next:");
+    println!("  1. read {home}/config.toml");
+    println!("  2. {name} run --home {home}");
+    println!("  3. on another host, with your public address in place of 192.0.2.1:");
+    println!("     {name} probe {address}");
+    println!("People add that same address to reach you.");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn look(asked: &Probe) -> Ended {
+    let socket = asked.address.socket().ok_or("the address has no IP address and port")?;
+    let checks = probe::probe(socket, asked.address.device()).await;
+    if asked.json {
+        println!("{}", json!(checks.iter().map(probe::Check::to_json).collect::<Vec<_>>()));
+    } else {
+        for check in &checks {
+            println!("{}: {}", check.name, check.trouble.as_deref().unwrap_or("ok"));
         }
     }
+    let well = checks.iter().all(|check| check.trouble.is_none());
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -6,9 +6,9 @@
 mod adopt;
 mod arrivals;
 mod authority;
+mod bulk;
 mod chunks;
 mod command;
-mod direct;
 mod folders;
 mod home;
 mod missing;
@@ -146,7 +146,7 @@ pub(crate) struct Driver {
     known: KnownAddresses,
     listening: Vec<Address>,
     serve_slots: crate::network::serve::ServeSlots,
-    direct: direct::Direct,
+    bulk: bulk::Bulk,
     own_name: String,
     started: Instant,
     look_again: Instant,
@@ -247,11 +247,11 @@ impl Driver {
             }
             NetworkEvent::NotListening { address } => self.listening.retain(|known| *known != address),
             NetworkEvent::PeerUp { device, path } => {
-                self.direct.forget_rest(device);
+                self.bulk.forget_rest(device);
                 self.peer_up(device, path);
             }
             NetworkEvent::PathChanged { device, path } => {
-                self.direct.forget_rest(device);
+                self.bulk.forget_rest(device);
                 self.peers.path_changed(device, path);
             }
             NetworkEvent::PeerDown { device, reason } => self.peer_down(device, &format!("{reason:?}")),

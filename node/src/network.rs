@@ -5,6 +5,7 @@ pub mod fetch;
 pub mod frame;
 pub mod restore;
 pub mod serve;
+pub mod splice;
 
 #[cfg(test)]
 mod measure;

@@ -18,5 +18,6 @@ pub mod phrase;
 pub mod resource;
 pub mod restore;
 pub mod seal;
+pub mod splice;
 pub mod time;
 pub mod wire;

@@ -349,3 +349,14 @@ pub const RESOURCE_COMPONENTS: usize = 16;
 pub const RESOURCE_COMPONENT: usize = 255;
 /// Bytes of the body of a request: JSON of commands and settings; file content never travels there.
 pub const REQUEST_BODY: usize = 1 << 20;
+
+// The data port of a relay.
+
+/// Time that a channel waits for its two ends: a round trip through the relay and a dial, generously.
+pub const SPLICE_VALIDITY: Duration = Duration::from_secs(30);
+/// Time that a connection has to present its token.
+pub const SPLICE_PREAMBLE: Duration = Duration::from_secs(5);
+/// Channels of one device that wait for an end.
+pub const SPLICE_WAITING_PER_DEVICE: usize = 16;
+/// Channels that wait for an end: 200 bytes each.
+pub const SPLICE_WAITING: usize = 4_096;

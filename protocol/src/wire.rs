@@ -15,5 +15,8 @@ pub const CONTROL: &str = "/meshwork/control/1";
 pub const CHUNKS: &str = "/meshwork/chunks/1";
 /// Pairing of a new device.
 pub const PAIR: &str = "/meshwork/pair/1";
+/// A channel of a relay's data port: the request is the device id of the other end, the answer as
+/// [`splice::answer`](crate::splice::answer) says. No frames.
+pub const SPLICE: &str = "/meshwork/splice/1";
 /// A blank device that has the recovery phrase.
 pub const RESTORE: &str = "/meshwork/restore/1";

@@ -7,15 +7,17 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use meshwork_host::{
-    program::{self, Options, Program},
-    swarm::RelayLimits,
+    address::Address,
+    program::{self, Options, Program, Setup, init, probe},
 };
+use meshwork_relay::service::{self, RelaySettings};
+use serde_json::json;
 
 const PROGRAM: Program = Program { name: "mesh-relay", version: env!("CARGO_PKG_VERSION") };
 
 /// A community relay for Meshwork.
 ///
-/// It carries sealed traffic between devices that cannot reach each other directly.
+/// It carries sealed traffic between devices that cannot reach each other directly, and cannot read it.
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM.name, version, propagate_version = true)]
 struct Cli {
@@ -27,6 +29,50 @@ struct Cli {
 enum Command {
     /// Run until SIGTERM or SIGINT.
     Run(Run),
+    /// Make a home: identity and a commented config.toml.
+    Init(Init),
+    /// Look from outside whether a server can be reached and is the one that was meant.
+    Probe(Probe),
+    /// Tell what this relay limits, keeps and can see.
+    Terms(Home),
+    /// Tell the running relay to open no new channels and to end once the others have.
+    Drain(Home),
+}
+
+#[derive(Debug, Args)]
+struct Init {
+    /// Directory to make; an existing config.toml is not overwritten.
+    #[arg(long, value_name = "DIR")]
+    home: PathBuf,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Probe {
+    /// Its address, such as /ip4/192.0.2.1/tcp/4001/p2p/...
+    address: Address,
+
+    /// Its data port, to be probed as well.
+    #[arg(long, value_name = "PORT")]
+    data: Option<u16>,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Home {
+    /// Directory of config.toml.
+    #[arg(long, value_name = "DIR")]
+    home: PathBuf,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -60,19 +106,85 @@ struct Run {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Command::Run(run) = Cli::parse().command;
-    let options = Options { home: run.home, listen: run.listen, health: run.health, log: run.log, json: run.json };
-    let ended = program::run(PROGRAM, options, |network| {
-        network.everyone = true;
-        network.relay = Some(RelayLimits::default());
-        network.mdns = false;
+    let ended = match Cli::parse().command {
+        Command::Run(run) => start(run).await,
+        Command::Init(init) => make(&init),
+        Command::Probe(probe) => look(&probe).await,
+        Command::Terms(terms) => show_terms(&terms),
+        Command::Drain(drain) => ask_to_drain(&drain).await,
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("{}: {error}", PROGRAM.name);
+        ExitCode::FAILURE
     })
-    .await;
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{}: {error}", PROGRAM.name);
-            ExitCode::FAILURE
+}
+
+type Ended = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
+
+async fn start(run: Run) -> Ended {
+    let options = Options { home: run.home, listen: run.listen, health: run.health, log: run.log, json: run.json };
+    program::run(PROGRAM, options, async |setup: &mut Setup<'_, RelaySettings>| service::set_up(setup).await).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn make(init: &Init) -> Ended {
+    let device = init::init(&init.home, include_str!("config.toml"))?;
+    let address = Address::tcp(([192, 0, 2, 1], 4001).into()).with_device(&device);
+    if init.json {
+        println!("{}", json!({"device": device.to_string(), "address": address.to_string()}));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (name, home) = (PROGRAM.name, init.home.display());
+    println!("Made {home} with a new identity and config.toml. Next:");
+    println!("  1. read {home}/config.toml");
+    println!("  2. {name} run --home {home}");
+    println!("  3. on another host, with your public address in place of 192.0.2.1:");
+    println!("     {name} probe {address}");
+    println!("People add that same address to reach you.");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn look(asked: &Probe) -> Ended {
+    let socket = asked.address.socket().ok_or("the address has no IP address and port")?;
+    let mut checks = probe::probe(socket, asked.address.device()).await;
+    if let Some(port) = asked.data {
+        checks.push(service::probe_data((socket.ip(), port).into()).await);
+    }
+    if asked.json {
+        println!("{}", json!(checks.iter().map(probe::Check::to_json).collect::<Vec<_>>()));
+    } else {
+        for check in &checks {
+            println!("{}: {}", check.name, check.trouble.as_deref().unwrap_or("ok"));
         }
     }
+    let well = checks.iter().all(|check| check.trouble.is_none());
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn ask_to_drain(asked: &Home) -> Ended {
+    let address = program::health_address::<RelaySettings>(&asked.home)?;
+    service::ask_to_drain(&address.ok_or("config.toml has no health address; send SIGUSR1 instead")?).await?;
+    if asked.json {
+        println!("{}", json!({"draining": true}));
+    } else {
+        println!("It opens no new channels, and ends once the others have.");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_terms(asked: &Home) -> Ended {
+    let settings = program::settings::<RelaySettings>(&asked.home)?;
+    if asked.json {
+        println!("{}", service::terms(&settings));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let parts =
+        [("It sees", &service::SEES[..]), ("It does not see", &service::DOES_NOT_SEE), ("It keeps", &service::KEEPS)];
+    for (title, lines) in parts {
+        println!("{title}:");
+        lines.iter().for_each(|line| println!("  - {line}"));
+    }
+    println!("Its limits (0 is unlimited):");
+    println!("{}", serde_json::to_string_pretty(&settings)?);
+    Ok(ExitCode::SUCCESS)
 }

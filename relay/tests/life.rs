@@ -86,9 +86,15 @@ fn get(address: &str, path: &str) -> String {
     answer
 }
 
+/// A home must be nobody else's, whatever the umask is.
+fn private_dir() -> tempfile::TempDir {
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    tempfile::Builder::new().permissions(private).tempdir().expect("temporary directory")
+}
+
 #[test]
 fn it_starts_answers_probes_and_stops() {
-    let home = tempfile::tempdir().expect("temporary directory");
+    let home = private_dir();
     let mut first = start(home.path());
     let address = first.line("health")["address"].as_str().expect("address").to_owned();
     let device = first.line("started")["device"].clone();
@@ -108,7 +114,7 @@ fn it_starts_answers_probes_and_stops() {
 
 #[test]
 fn mistakes_are_named() {
-    let home = tempfile::tempdir().expect("temporary directory");
+    let home = private_dir();
     std::fs::write(home.path().join("config.toml"), "lisen = []").expect("write");
     let output = command(home.path()).output().expect("run");
     assert!(!output.status.success());

@@ -128,6 +128,12 @@ impl Address {
         relay_of(&self.0).as_ref().and_then(device_of)
     }
 
+    /// Where that relay is; it is named there.
+    pub fn relay_address(&self) -> Option<Self> {
+        self.relay()?;
+        Some(Self(self.0.iter().take_while(|part| *part != Protocol::P2pCircuit).collect()))
+    }
+
     /// The same address, naming `device`.
     pub fn with_device(&self, device: &DeviceId) -> Self {
         let bare = self.bare();

@@ -38,7 +38,7 @@ pub enum HealthAddress {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HealthAddressError {
     /// Others could reach it.
-    #[error("{0} is not a loopback address")]
+    #[error("{0} is not a loopback address, and others must not reach it; use 127.0.0.1:PORT or the path of a socket")]
     NotLoopback(SocketAddr),
     /// Neither an address nor an absolute path.
     #[error("not ip:port nor the absolute path of a socket")]
@@ -135,6 +135,7 @@ fn answer(state: &Probe, trouble: Option<&str>) -> Response {
 pub struct HealthServer {
     listener: Listener,
     health: Health,
+    others: Router,
 }
 
 enum Listener {
@@ -156,7 +157,12 @@ impl HealthServer {
                 Listener::Unix(listener, path.clone())
             }
         };
-        Ok(Self { listener, health })
+        Ok(Self { listener, health, others: Router::new() })
+    }
+
+    /// Serves these routes as well.
+    pub fn with_routes(self, others: Router) -> Self {
+        Self { others, ..self }
     }
 
     /// The bound TCP address, when it is one: tells the port that 0 became.
@@ -169,7 +175,7 @@ impl HealthServer {
 
     /// Serves until told to stop.
     pub async fn serve(self, stop: Stop) -> io::Result<()> {
-        let routes = self.health.routes();
+        let routes = self.health.routes().merge(self.others);
         match self.listener {
             Listener::Tcp(listener) => {
                 axum::serve(listener, routes).with_graceful_shutdown(async move { stop.requested().await }).await

@@ -1,18 +1,24 @@
 //! The life of a server program (a relay, a bootstrap): configuration, lock, identity, network,
 //! health, and a clean stop.
 
+pub mod init;
+pub mod probe;
+
 use std::{net::SocketAddr, path::PathBuf};
 
-use serde::Deserialize;
+use axum::Router;
+use meshwork_protocol::id::DeviceId;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
 
 use crate::{
+    address::{Address, ParseAddressError},
     config::{self, ConfigError, Table},
     entropy::entropy,
     health::{Health, HealthAddress, HealthAddressError, HealthServer},
     identity::{HomeLock, Identity, IdentityError, LockError},
-    supervise::{Stop, SuperviseError, Supervisor},
-    swarm::{Network, NetworkConfig, NetworkEvent, NetworkHandle, StartError},
+    supervise::{Signals, Stop, SuperviseError, Supervisor, TaskError},
+    swarm::{Network, NetworkConfig, NetworkEvent, NetworkHandle, StartError, Stream},
     telemetry::{self, LogConfig, LogTarget, TelemetryError},
 };
 
@@ -49,12 +55,40 @@ pub struct Options {
 /// The configuration file of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct ServerConfig {
+struct ServerConfig<S: Default> {
     listen: Vec<SocketAddr>,
+    public: Vec<String>,
     health: Option<String>,
     max_connections: u32,
     log: LogSection,
+    service: S,
 }
+
+/// A program that has no settings of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoSettings {}
+
+/// A server before it starts: what the program may add to it.
+pub struct Setup<'a, S> {
+    /// The section `[service]` of its configuration.
+    pub service: S,
+    /// Addresses that others are to be told.
+    pub public: Vec<Address>,
+    /// The network that will be started.
+    pub network: &'a mut NetworkConfig,
+    /// Runs its tasks.
+    pub supervisor: &'a mut Supervisor,
+    /// What the probes answer.
+    pub health: Health,
+    /// Routes served beside the probes.
+    pub routes: Router,
+    /// Takes the streams that others open; without it they are refused.
+    pub on_stream: Option<OnStream>,
+}
+
+/// What a server does with a stream of a device; it must not block.
+pub type OnStream = Box<dyn FnMut(DeviceId, &'static str, Stream) + Send>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -64,10 +98,11 @@ struct LogSection {
     file: Option<PathBuf>,
 }
 
-impl Default for ServerConfig {
+impl<S: Default> Default for ServerConfig<S> {
     fn default() -> Self {
         let listen = vec![([0, 0, 0, 0], 4001).into(), ([0u16; 8], 4001).into()];
-        Self { listen, health: None, max_connections: CONNECTIONS, log: LogSection::default() }
+        let log = LogSection::default();
+        Self { listen, public: Vec::new(), health: None, max_connections: CONNECTIONS, log, service: S::default() }
     }
 }
 
@@ -94,6 +129,17 @@ pub enum ProgramError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// An address for others is not one.
+    #[error("public address {address:?}: {source}; write for example /ip4/192.0.2.1/tcp/4001")]
+    Public {
+        /// As configured.
+        address: String,
+        /// What is wrong with it.
+        source: ParseAddressError,
+    },
+    /// What the program does for others did not start.
+    #[error("{0}")]
+    Service(TaskError),
     /// Logging cannot be set up.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
@@ -113,14 +159,15 @@ pub enum ProgramError {
 
 /// Runs a server until SIGTERM, SIGINT or a failure.
 ///
-/// `customise` sets what kind of server the network makes.
-pub async fn run(
+/// `set_up` says what kind of server it is.
+pub async fn run<S: Default + DeserializeOwned>(
     program: Program,
     options: Options,
-    customise: impl FnOnce(&mut NetworkConfig),
+    set_up: impl AsyncFnOnce(&mut Setup<'_, S>) -> Result<(), TaskError>,
 ) -> Result<(), ProgramError> {
-    let config: ServerConfig = config::load(&options.home.join(CONFIG_FILE), flags(&options))?;
+    let config: ServerConfig<S> = config::load(&options.home.join(CONFIG_FILE), flags(&options))?;
     let health_address: Option<HealthAddress> = config.health.as_deref().map(str::parse).transpose()?;
+    let public = public(&config.public)?;
     let target = config.log.file.clone().map_or(LogTarget::Stderr, LogTarget::File);
     telemetry::start(&LogConfig { filter: config.log.filter.clone(), json: config.log.json, target })?;
     let lock = HomeLock::acquire(&options.home)?;
@@ -129,37 +176,85 @@ pub async fn run(
     network.listen = config.listen;
     network.max_connections = config.max_connections;
     network.agent = format!("{}/{}", program.name, program.version);
-    customise(&mut network);
+    network.everyone = true;
+    network.mdns = false;
     let health = Health::new(program.name, program.version);
+    let mut signals = Signals::new().map_err(SuperviseError::from)?;
     let mut supervisor = Supervisor::new();
+    let mut setup = Setup {
+        service: config.service,
+        public,
+        network: &mut network,
+        supervisor: &mut supervisor,
+        health: health.clone(),
+        routes: Router::new(),
+        on_stream: None,
+    };
+    set_up(&mut setup).await.map_err(ProgramError::Service)?;
+    let (routes, on_stream) = (setup.routes, setup.on_stream);
     if let Some(address) = health_address {
-        let server = HealthServer::bind(&address, health.clone()).await;
-        let server = server.map_err(|source| ProgramError::Health { address: address.to_string(), source })?;
-        if let Some(bound) = server.tcp_address() {
-            tracing::info!(address = %bound, "health");
-        }
-        let stop = supervisor.stop();
-        supervisor.spawn("health", async move { Ok(server.serve(stop).await?) });
+        serve_health(&address, &health, routes, &mut supervisor).await?;
     }
     let (handle, events) = Network::start(network)?;
     tracing::info!(program = program.name, version = program.version, device = %handle.device(), "started");
-    supervisor.spawn("network", follow(handle, events, health, supervisor.stop()));
-    let ended = supervisor.run().await;
+    supervisor.spawn("network", follow(handle, events, on_stream, health, supervisor.stop()));
+    let ended = supervisor.run_with(&mut signals).await;
     drop(lock);
     tracing::info!("stopped");
     Ok(ended?)
+}
+
+/// The section `[service]` of a home's configuration.
+pub fn settings<S: Default + DeserializeOwned>(home: &std::path::Path) -> Result<S, ConfigError> {
+    let config: ServerConfig<S> = config::load(&home.join(CONFIG_FILE), Table::new())?;
+    Ok(config.service)
+}
+
+/// Where the server of a home answers its operator.
+pub fn health_address<S: Default + DeserializeOwned>(
+    home: &std::path::Path,
+) -> Result<Option<HealthAddress>, ProgramError> {
+    let config: ServerConfig<S> = config::load(&home.join(CONFIG_FILE), Table::new())?;
+    Ok(config.health.as_deref().map(str::parse).transpose()?)
+}
+
+fn public(addresses: &[String]) -> Result<Vec<Address>, ProgramError> {
+    let parse =
+        |address: &String| address.parse().map_err(|source| ProgramError::Public { address: address.clone(), source });
+    addresses.iter().map(parse).collect()
+}
+
+async fn serve_health(
+    address: &HealthAddress,
+    health: &Health,
+    routes: Router,
+    supervisor: &mut Supervisor,
+) -> Result<(), ProgramError> {
+    let server = HealthServer::bind(address, health.clone()).await;
+    let server = server.map_err(|source| ProgramError::Health { address: address.to_string(), source })?;
+    if let Some(bound) = server.tcp_address() {
+        tracing::info!(address = %bound, "health");
+    }
+    let stop = supervisor.stop();
+    supervisor.spawn("health", async move { Ok(server.with_routes(routes).serve(stop).await?) });
+    Ok(())
 }
 
 /// Logs what the network does until it is time to stop it.
 async fn follow(
     handle: NetworkHandle,
     mut events: mpsc::Receiver<NetworkEvent>,
+    mut on_stream: Option<OnStream>,
     health: Health,
     stop: Stop,
-) -> Result<(), crate::supervise::TaskError> {
+) -> Result<(), TaskError> {
     loop {
         tokio::select! {
             event = events.recv() => match event {
+                Some(NetworkEvent::Stream { device, protocol, stream }) => match &mut on_stream {
+                    Some(take) => take(device, protocol, stream),
+                    None => tracing::debug!(%device, protocol, "stream refused"),
+                },
                 Some(event) => note(event, &handle, &health),
                 None => return Err("network stopped".into()),
             },
@@ -182,8 +277,7 @@ fn note(event: NetworkEvent, handle: &NetworkHandle, health: &Health) {
         NetworkEvent::PathChanged { device, path } => tracing::debug!(%device, %path, "peer is reached another way"),
         NetworkEvent::PeerDown { device, reason } => tracing::debug!(%device, ?reason, "peer is down"),
         NetworkEvent::Refused { device, address, reason } => tracing::debug!(?device, address, reason, "refused"),
-        NetworkEvent::Stream { device, protocol, .. } => tracing::debug!(%device, protocol, "stream refused"),
-        NetworkEvent::Discovered { .. } => {}
+        NetworkEvent::Stream { .. } | NetworkEvent::Discovered { .. } => {}
     }
 }
 

@@ -94,6 +94,14 @@ impl Supervisor {
         self.stop.send_replace(true);
     }
 
+    /// To end the process in order from within, once its work is done.
+    pub fn finish(&self) -> impl FnOnce() + Send + 'static {
+        let stop = self.stop.clone();
+        move || {
+            stop.send_replace(true);
+        }
+    }
+
     /// Runs a task until it ends by itself. One that fails or panics stops the process; one that ends
     /// well does not.
     pub fn spawn<F>(&mut self, name: &'static str, task: F)
@@ -118,10 +126,13 @@ impl Supervisor {
         self.run_with(&mut signals).await
     }
 
-    async fn run_with(mut self, signals: &mut Signals) -> Result<(), SuperviseError> {
+    /// The same, where signals have been waited for since before it.
+    pub(crate) async fn run_with(mut self, signals: &mut Signals) -> Result<(), SuperviseError> {
         let mut outcome = Ok(());
+        let finished = self.stop();
         loop {
             tokio::select! {
+                () = finished.requested() => break,
                 name = signals.next() => {
                     tracing::info!(signal = name, "stopping");
                     break;
@@ -166,13 +177,14 @@ fn settle(
 }
 
 /// SIGTERM and SIGINT.
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    /// From here on they no longer end the process.
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 

@@ -57,6 +57,8 @@ pub struct NetworkConfig {
     pub pairing_protocols: Vec<&'static str>,
     /// Stream protocols that guests may open, and nothing else.
     pub guest_protocols: Vec<&'static str>,
+    /// Protocols spoken with relays, and by a relay with everybody.
+    pub relay_protocols: Vec<&'static str>,
     /// Program name and version, told to peers.
     pub agent: String,
     /// Connections at one time.
@@ -84,7 +86,7 @@ pub struct RelayLimits {
     pub circuits: usize,
     /// Circuits from one device at one time.
     pub circuits_per_device: usize,
-    /// How long a circuit may stand idle.
+    /// How long a circuit lasts.
     pub circuit_time: Duration,
     /// Bytes that a circuit may carry, both directions together; 0 for any number.
     pub circuit_bytes: u64,
@@ -117,6 +119,7 @@ impl NetworkConfig {
             protocols: Vec::new(),
             pairing_protocols: Vec::new(),
             guest_protocols: Vec::new(),
+            relay_protocols: Vec::new(),
             agent: concat!("meshwork/", env!("CARGO_PKG_VERSION")).into(),
             max_connections: 128,
             accept_queue: 32,
@@ -247,7 +250,7 @@ pub enum NetworkEvent {
     },
     /// A device opened a stream. Dropping it resets it.
     Stream {
-        /// Who; for pairing and guest protocols perhaps a device that is not allowed.
+        /// Who; for pairing, guest and relay protocols perhaps a device that is not allowed.
         device: DeviceId,
         /// One of the configured names.
         protocol: &'static str,
@@ -281,6 +284,8 @@ pub struct PeerSnapshot {
     pub path: Path,
     /// Remote address of that connection.
     pub address: String,
+    /// The relay that it leads through, where this node reaches that.
+    pub relay: Option<Address>,
     /// Connections at this moment; more than one only while both ends dialled at once.
     pub connections: usize,
     /// When the device came up.
@@ -418,7 +423,13 @@ impl NetworkHandle {
         answer.map_err(|_| DialError::Stopped)?
     }
 
-    /// Opens a stream to a device: on its newest connection, or, while both ends have just dialled each
+    /// Where the relay is that carries the connection with a device, if one does; the address names it.
+    pub async fn relay_to(&self, device: DeviceId) -> Option<Address> {
+        let peers = self.snapshot().await.ok()?.peers;
+        peers.into_iter().find(|peer| peer.device == device)?.relay
+    }
+
+    /// Opens a stream to a device, or to a connected relay: on its newest connection, or, while both ends have just dialled each
     /// other, on the one that will stay in the view of this device. The view of the device with the
     /// smaller id is the one that counts: a stream that is to live long is best opened by that device.
     pub async fn open_stream(&self, device: DeviceId, protocol: &'static str) -> Result<Stream, OpenError> {

@@ -89,7 +89,7 @@ impl Driver {
 
     /// Brings the bytes of files here, then goes on.
     fn gather(&self, object: ObjectId, files: Vec<FileValue>) {
-        let (network, direct) = (self.network.clone(), self.direct.clone());
+        let (network, bulk) = (self.network.clone(), self.bulk.clone());
         let (shelf, blobs, events) = (self.folders.shelf(object), self.blobs.clone(), self.events.clone());
         let replica = self.replica.as_ref();
         let shares = |peer: &DeviceId| replica.is_some_and(|replica| replica.shares_with(object, *peer));
@@ -104,7 +104,7 @@ impl Driver {
                     let left: Vec<FileValue> =
                         files.iter().filter(|file| !have.contains(&file.content)).cloned().collect();
                     for files in left.chunks(limits::FETCH_JOB_FILES) {
-                        let fetching = Fetching::new((&network, &direct), peer, object, &shelf, &blobs);
+                        let fetching = Fetching::new((&network, &bulk), peer, object, &shelf, &blobs);
                         have.extend(fetching.gain(files.to_vec()).await);
                     }
                 }

@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     Driver, Event,
-    direct::{Direct, Duplex},
+    bulk::{Bulk, Duplex},
     folders::Shelf,
 };
 use crate::{
@@ -74,15 +74,15 @@ impl Driver {
         let mut shelves = self.folders.shelves();
         shelves.retain(|object, _| self.replica.as_ref().is_some_and(|replica| replica.shares_with(*object, device)));
         let library: Arc<dyn ChunkSource> = Arc::new(Library { device, events, blobs, shelves });
-        let (direct, listening, slot) = (self.direct.clone(), self.listening.clone(), Arc::new(slot));
+        let (bulk, listening, slot) = (self.bulk.clone(), self.listening.clone(), Arc::new(slot));
         let beside = library.clone();
-        let offering = move || {
-            let Some((offer, connection)) = direct.offer(device, &listening) else { return Vec::new() };
+        let offering = move |splice| {
+            let Some((offer, connection)) = bulk.offer(device, &listening, splice) else { return Vec::new() };
             let (library, slot) = (beside.clone(), slot.clone());
             tokio::spawn(async move {
                 // Whoever does not take the offer up goes on with the stream.
                 if let Ok(channel) = connection.connected().await {
-                    serve_one(device, channel, library, &Vec::new).await;
+                    serve_one(device, channel, library, &|_| Vec::new()).await;
                 }
                 drop(slot);
             });
@@ -94,11 +94,11 @@ impl Driver {
     pub(super) fn fetch(&mut self, ticket: u64, peer: DeviceId, object: ObjectId, files: Vec<FileValue>) {
         let shelf = self.folders.shelf(object);
         let (network, events, blobs) = (self.network.clone(), self.events.clone(), self.blobs.clone());
-        let direct = self.direct.clone();
+        let bulk = self.bulk.clone();
         tokio::spawn(async move {
             let contents: Vec<ContentId> = files.iter().map(|file| file.content).collect();
             let outcomes = match shelf {
-                Some(shelf) => Fetching::new((&network, &direct), peer, object, &shelf, &blobs).run(files).await,
+                Some(shelf) => Fetching::new((&network, &bulk), peer, object, &shelf, &blobs).run(files).await,
                 None => contents.into_iter().map(|content| (content, Outcome::Local)).collect(),
             };
             // A loop that has ended needs no answer.
@@ -172,7 +172,7 @@ impl OpenContent for OpenFile {
 /// One fetch: the peer's stream and where what comes is put.
 pub(super) struct Fetching {
     network: NetworkHandle,
-    direct: Direct,
+    bulk: Bulk,
     peer: DeviceId,
     object: ObjectId,
     shelf: Shelf,
@@ -181,14 +181,14 @@ pub(super) struct Fetching {
 
 impl Fetching {
     pub(super) fn new(
-        (network, direct): (&NetworkHandle, &Direct),
+        (network, bulk): (&NetworkHandle, &Bulk),
         peer: DeviceId,
         object: ObjectId,
         shelf: &Shelf,
         blobs: &Arc<BlobStore>,
     ) -> Self {
-        let (network, direct, shelf, blobs) = (network.clone(), direct.clone(), shelf.clone(), blobs.clone());
-        Fetching { network, direct, peer, object, shelf, blobs }
+        let (network, bulk, shelf, blobs) = (network.clone(), bulk.clone(), shelf.clone(), blobs.clone());
+        Fetching { network, bulk, peer, object, shelf, blobs }
     }
 
     /// The contents that are here whole after the fetch.
@@ -200,7 +200,7 @@ impl Fetching {
     async fn run(self, files: Vec<FileValue>) -> Vec<(ContentId, Outcome)> {
         let bytes = files.iter().map(|file| file.size).fold(0, u64::saturating_add);
         let mut stream = match self.network.open_stream(self.peer, wire::CHUNKS).await {
-            Ok(stream) => self.direct.improve(stream, self.peer, bytes).await,
+            Ok(stream) => self.bulk.improve(stream, self.peer, bytes).await,
             Err(error) => {
                 tracing::debug!(peer = %self.peer.short(), %error, "no stream for chunks");
                 return files.iter().map(|file| (file.content, Outcome::Gone)).collect();

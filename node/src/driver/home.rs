@@ -25,7 +25,7 @@ use meshwork_replica::replica::{self, Replica, Stored};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    Driver, EVENTS, Event, LOOK_AGAIN, Writing, arrivals::Arrivals, direct::Direct, folders::Folders, node::Node,
+    Driver, EVENTS, Event, LOOK_AGAIN, Writing, arrivals::Arrivals, bulk::Bulk, folders::Folders, node::Node,
     pairing::Pairing, peers::Peers, restore::Restoring, rows,
 };
 use crate::{
@@ -146,7 +146,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
     let (store, _thread) = StoreHandle::spawn(store).map_err(|error| home_error(&error))?;
     let (network, network_events) = start_network(&identity, &home, &config).await?;
     tokio::spawn(forward(network_events, events.clone()));
-    let direct = Direct::new(network.device(), &config.listen).await;
+    let bulk = Bulk::new(network.clone(), &config.listen).await;
     let log = Arc::new(EventLog::new());
     let driver = Driver {
         replica,
@@ -165,7 +165,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
         known: KnownAddresses::load(&home),
         listening: Vec::new(),
         serve_slots: ServeSlots::default(),
-        direct,
+        bulk,
         own_name,
         started: Instant::now(),
         look_again: Instant::now() + LOOK_AGAIN,
@@ -286,6 +286,7 @@ async fn start_network(
         network.protocols = vec![wire::CONTROL, wire::CHUNKS];
         network.pairing_protocols = vec![wire::PAIR];
         network.guest_protocols = vec![wire::RESTORE];
+        network.relay_protocols = vec![wire::SPLICE];
         network.pairing_time = limits::PAIR_LIFE;
         network.listen = listen;
         network

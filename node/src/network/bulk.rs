@@ -103,6 +103,11 @@ impl BulkListener {
         self.port
     }
 
+    /// Takes one connection that came about elsewhere, as if it had come in here.
+    pub async fn take(&self, stream: TcpStream) -> Result<(), BulkError> {
+        timeout(limits::BULK_HANDSHAKE, answer(stream, &self.offers)).await.map_err(|_| BulkError::Expired)?
+    }
+
     /// Makes an offer from `offerer`, this device, to `dialler`: what to send, and where the connection will come out.
     ///
     /// `ips` are this device's addresses as the other may reach it, best first; those above the limit are left out.
@@ -218,13 +223,13 @@ async fn answer(mut stream: TcpStream, offers: &Offers) -> Result<(), BulkError>
     Ok(())
 }
 
-/// Takes up an offer that `offerer` made to `dialler`, this device.
-pub async fn dial(
+/// Takes up an offer that `offerer` made to `dialler`, this device, on a connection with the offerer.
+pub async fn take_up(
+    mut stream: TcpStream,
     offer: &BulkOffer,
     offerer: DeviceId,
     dialler: DeviceId,
 ) -> Result<BulkChannel<TcpStream>, BulkError> {
-    let mut stream = timeout(limits::BULK_OFFER, connect(offer)).await.map_err(|_| BulkError::Expired)??;
     stream.set_nodelay(true)?;
     timeout(limits::BULK_HANDSHAKE, async {
         let cipher = if offer.aes && has_aes() { Cipher::AesGcm } else { Cipher::ChaChaPoly };
@@ -247,7 +252,7 @@ pub async fn dial(
 }
 
 /// Tries the addresses of an offer in their order.
-async fn connect(offer: &BulkOffer) -> Result<TcpStream, BulkError> {
+pub async fn connect(offer: &BulkOffer) -> Result<TcpStream, BulkError> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in offer.addresses.iter().filter_map(socket_address).take(limits::BULK_ADDRESSES) {
         match timeout(limits::BULK_HANDSHAKE, TcpStream::connect(address)).await {

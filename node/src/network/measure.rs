@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    bulk::{BulkChannel, BulkListener, dial},
+    bulk::{BulkChannel, BulkListener, connect, take_up},
     fetch::{FetchFile, FetchJob, Landed, Landing, Outcome, fetch},
     serve::{ChunkSource, OpenContent, serve},
 };
@@ -95,7 +95,8 @@ async fn bulk_pair(aes: bool) -> (BulkChannel<TcpStream>, BulkChannel<TcpStream>
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let (mut offer, pending) = listener.offer(offerer, dialler, &[LOCALHOST], &mut rng).unwrap();
     offer.aes &= aes;
-    let (near, far) = tokio::join!(dial(&offer, offerer, dialler), pending.connected());
+    let stream = connect(&offer).await.unwrap();
+    let (near, far) = tokio::join!(take_up(stream, &offer, offerer, dialler), pending.connected());
     (near.unwrap(), far.unwrap())
 }
 
@@ -193,7 +194,7 @@ where
     let source = Arc::new(Files(from.to_owned()));
     measured(title, bytes, async {
         let (reader, writer) = split(far);
-        let server = tokio::spawn(serve(reader, writer, source, &Vec::new));
+        let server = tokio::spawn(serve(reader, writer, source, &|_| Vec::new()));
         let target = Target { dir: to.to_owned(), job: job.clone(), open: None };
         let (mut reader, mut writer) = split(near);
         let fetched = tokio::spawn(async move {

@@ -10,7 +10,7 @@ use std::{
 use meshwork_protocol::{
     id::{ChunkId, ContentId, DeviceId, ObjectId},
     limits,
-    wire::chunks::{ChunkAt, ChunkHeader, ChunkMessage, ChunkMessageError, FetchItem},
+    wire::chunks::{ChunkAt, ChunkHeader, ChunkMessage, ChunkMessageError, FetchItem, Splice},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -36,8 +36,9 @@ pub trait ChunkSource: Send + Sync {
     fn blob(&self, object: &ObjectId, id: &ChunkId) -> Option<Vec<u8>>;
 }
 
-/// Makes an offer of a direct connection: the bytes to answer with, none where there can be no connection.
-pub type Offering<'a> = &'a (dyn Fn() -> Vec<u8> + Send + Sync);
+/// Makes an offer of a bulk connection, which may be taken up at a relay, too: the bytes to answer with, none where
+/// there can be no connection.
+pub type Offering<'a> = &'a (dyn Fn(Option<Splice>) -> Vec<u8> + Send + Sync);
 
 /// A content that is open for reading.
 pub trait OpenContent {
@@ -103,7 +104,7 @@ where
                 ChunkMessage::Fetch { object, items } => {
                     served.bytes += answer(&mut writer, &source, object, items, &mut buffers).await?;
                 }
-                ChunkMessage::Direct {} => write_frame(&mut writer, &offering()).await?,
+                ChunkMessage::Bulk { splice } => write_frame(&mut writer, &offering(splice)).await?,
                 ChunkMessage::Received { bytes } => {
                     served.acknowledged = served.acknowledged.saturating_add(bytes).min(served.bytes);
                 }

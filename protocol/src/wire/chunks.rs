@@ -11,8 +11,10 @@ use zeroize::Zeroize;
 
 use crate::{
     codec::{self, DecodeError},
-    id::{ChunkId, ContentId, ObjectId},
-    limits, wire_enum, wire_struct,
+    id::{ChunkId, ContentId, DeviceId, ObjectId},
+    limits,
+    splice::Token,
+    wire_enum, wire_struct,
 };
 
 /// One chunk of a file.
@@ -62,9 +64,24 @@ pub enum ChunkMessage {
     },
     /// Asks for a connection of its own for what follows. The answer is a frame with a [`BulkOffer`], empty
     /// where there can be none; the stream can be used whether the offer is taken up or not.
-    Direct {},
+    Bulk {
+        /// Where the offer can be taken up beside its addresses.
+        splice: Option<Splice>,
+    },
 }
-wire_enum!(ChunkMessage { 0 => Fetch { object, items }, 1 => Received { bytes }, 2 => Direct {} });
+wire_enum!(ChunkMessage { 0 => Fetch { object, items }, 1 => Received { bytes }, 2 => Bulk { splice } });
+
+/// One end of a channel of the relay that carries the connection; whoever asks has the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Splice {
+    /// The relay.
+    pub relay: DeviceId,
+    /// Its data port.
+    pub port: u16,
+    /// The right to that end.
+    pub token: Token,
+}
+wire_struct!(Splice { relay, port, token });
 
 /// Why a message about chunks was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -305,6 +322,16 @@ mod tests {
         let bytes = fetch(items);
         assert!(bytes.len() <= limits::CHUNK_FRAME, "{}", bytes.len());
         assert!(ChunkMessage::decode(&bytes).is_ok());
+    }
+
+    #[test]
+    fn asks_for_a_connection_with_and_without_a_relay() {
+        assert_eq!(hex(&ChunkMessage::Bulk { splice: None }.encode()), "8202f6");
+        let splice = Splice { relay: DeviceId([7; 32]), port: 4003, token: Token([8; 16]) };
+        let message = ChunkMessage::Bulk { splice: Some(splice) };
+        let bytes = message.encode();
+        assert_eq!(hex(&bytes), format!("8202835820{}190fa350{}", "07".repeat(32), "08".repeat(16)));
+        assert_eq!(ChunkMessage::decode(&bytes), Ok(message));
     }
 
     #[test]

@@ -12,8 +12,9 @@ use meshwork_protocol::{
     limits,
     object::Range,
     seal::SealPublic,
+    splice::Token,
     wire::{
-        chunks::{BulkAddress, BulkOffer, BulkSecret, ChunkAt, ChunkHeader, ChunkMessage, FetchItem},
+        chunks::{BulkAddress, BulkOffer, BulkSecret, ChunkAt, ChunkHeader, ChunkMessage, FetchItem, Splice},
         pair::{PairMessage, PairSecret, Welcome},
         sync::{Frame, ObjectState, Retirement, VectorEntry},
     },
@@ -126,9 +127,11 @@ pub(super) fn chunk_message_seeds() -> Vec<Vec<u8>> {
     let file = FetchItem::File { content: ContentId([2; 32]), chunks: vec![chunk, ChunkAt { offset: 0, ..chunk }] };
     let blob = FetchItem::Blob { id: ChunkId([4; 32]) };
     let fetch = ChunkMessage::Fetch { object: ObjectId([1; 32]), items: vec![file, blob] };
-    let messages = [fetch, ChunkMessage::Received { bytes: 1 << 33 }, ChunkMessage::Direct {}];
+    let splice = Splice { relay: DeviceId([5; 32]), port: 4003, token: Token([6; 16]) };
+    let bulk = [None, Some(splice)].map(|splice| ChunkMessage::Bulk { splice });
+    let messages = [fetch, ChunkMessage::Received { bytes: 1 << 33 }].into_iter().chain(bulk);
     let headers = [ChunkHeader::Here(9), ChunkHeader::Gone, ChunkHeader::End].map(|header| header.to_bytes().to_vec());
-    messages.iter().map(ChunkMessage::encode).chain(headers).collect()
+    messages.map(|message| message.encode()).chain(headers).collect()
 }
 
 /// An offer of a bulk connection.

@@ -111,6 +111,7 @@ fn behaviour(
         (&config.protocols, Class::Member),
         (&config.guest_protocols, Class::Guest),
         (&config.pairing_protocols, Class::Stranger),
+        (&config.relay_protocols, Class::Relay),
     ];
     for (names, class) in by_class {
         for name in names {

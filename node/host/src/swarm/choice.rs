@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, swarm::ConnectionId};
 
 use crate::address::Path;
 
@@ -11,9 +11,11 @@ use crate::address::Path;
 const MEETING: Duration = Duration::from_secs(10);
 
 /// One established connection to a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) connection: ConnectionId,
+    /// Where the peer is; of one that called through a relay, where the relay is.
+    pub(crate) address: Multiaddr,
     pub(crate) path: Path,
     pub(crate) dialled: bool,
     pub(crate) since: Instant,
@@ -50,7 +52,7 @@ mod tests {
 
     fn link(number: usize, path: Path, dialled: bool, seconds: u64, start: Instant) -> Link {
         let since = start + Duration::from_secs(seconds);
-        Link { connection: ConnectionId::new_unchecked(number), path, dialled, since }
+        Link { connection: ConnectionId::new_unchecked(number), address: Multiaddr::empty(), path, dialled, since }
     }
 
     #[test]

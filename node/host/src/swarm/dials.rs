@@ -1,8 +1,9 @@
 //! Dials in progress. One attempt tries the QUIC addresses of a device first, its TCP addresses a moment later, and the
-//! ways through relays after that; each also as soon as those before have failed. A relay itself is tried over TCP first.
+//! ways through relays after that; each also as soon as those before have failed. A relay itself is tried over TCP first,
+//! and a device that was lost with its relay through another one first.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     num::NonZeroU8,
     time::{Duration, Instant},
 };
@@ -23,6 +24,9 @@ use crate::address::{Address, Path, device_of, path_of, relay_of};
 /// Head start of QUIC: longer than its handshake on a LAN and on most other paths, short for a person.
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// Time between two calls through relays in one attempt: the device may be about to win a place at one.
+const CALL_AGAIN: Duration = Duration::from_secs(1);
+
 /// Addresses dialled at one time in one attempt.
 const AT_ONCE: NonZeroU8 = NonZeroU8::MIN.saturating_add(7);
 
@@ -34,6 +38,8 @@ pub(crate) type DialReply = oneshot::Sender<Result<DeviceId, DialError>>;
 pub(crate) enum Target {
     /// A device that is not connected.
     Device(PeerId),
+    /// The same, when it was connected through a relay.
+    Relayed(PeerId),
     /// A device that is connected through a relay, directly.
     Upgrade(PeerId),
     /// A relay.
@@ -45,7 +51,7 @@ pub(crate) enum Target {
 impl Target {
     fn peer(self) -> Option<PeerId> {
         match self {
-            Target::Device(peer) | Target::Upgrade(peer) | Target::Relay(peer) => Some(peer),
+            Target::Device(peer) | Target::Relayed(peer) | Target::Upgrade(peer) | Target::Relay(peer) => Some(peer),
             Target::Unknown => None,
         }
     }
@@ -62,7 +68,7 @@ pub(crate) struct Failed {
 #[derive(Debug)]
 struct Attempt {
     target: Target,
-    in_flight: BTreeSet<ConnectionId>,
+    in_flight: BTreeMap<ConnectionId, Vec<Multiaddr>>,
     /// What is to be dialled after this, and the first of it when.
     later: VecDeque<Vec<Multiaddr>>,
     later_at: Instant,
@@ -92,6 +98,7 @@ impl Dials {
     ) -> Vec<Failed> {
         let order = match target {
             Target::Relay(_) => [Path::Tcp, Path::Quic, Path::Relayed],
+            Target::Relayed(_) => [Path::Relayed, Path::Quic, Path::Tcp],
             _ => [Path::Quic, Path::Tcp, Path::Relayed],
         };
         let of = |path: Path| addresses.iter().filter(move |address| address.path() == path);
@@ -101,7 +108,7 @@ impl Dials {
         let first = later.pop_front().unwrap_or_default();
         let mut attempt = Attempt {
             target,
-            in_flight: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
             later,
             later_at: now + HEAD_START,
             replies: reply.into_iter().collect(),
@@ -115,10 +122,11 @@ impl Dials {
     /// A dial succeeded. Returns whether this connection was asked for by someone who still waits.
     pub(crate) fn established(&mut self, swarm: &mut Swarm<Behaviour>, connection: ConnectionId, peer: &PeerId) {
         let Some(device) = device_of(peer) else { return };
-        let concerns =
-            |attempt: &Attempt| attempt.target.peer().as_ref() == Some(peer) || attempt.in_flight.contains(&connection);
+        let concerns = |attempt: &Attempt| {
+            attempt.target.peer().as_ref() == Some(peer) || attempt.in_flight.contains_key(&connection)
+        };
         for attempt in self.attempts.extract_if(.., |attempt| concerns(attempt)) {
-            for surplus in attempt.in_flight.iter().filter(|id| **id != connection) {
+            for surplus in attempt.in_flight.keys().filter(|id| **id != connection) {
                 swarm.behaviour_mut().streams.gate.withdraw(*surplus);
             }
             for reply in attempt.replies {
@@ -128,13 +136,19 @@ impl Dials {
     }
 
     /// A dial failed. Returns the attempts that have failed with it.
-    pub(crate) fn failed(&mut self, swarm: &mut Swarm<Behaviour>, id: ConnectionId, error: String) -> Vec<Failed> {
-        let Some(attempt) =
-            self.attempts.iter_mut().find_map(|attempt| attempt.in_flight.remove(&id).then_some(attempt))
-        else {
-            return Vec::new();
-        };
+    pub(crate) fn failed(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        id: ConnectionId,
+        error: String,
+        now: Instant,
+    ) -> Vec<Failed> {
+        let found = self.attempts.iter_mut().find_map(|attempt| Some((attempt.in_flight.remove(&id)?, attempt)));
+        let Some((addresses, attempt)) = found else { return Vec::new() };
         attempt.error = error;
+        if attempt.target.peer().is_some() && addresses.iter().all(|address| path_of(address) == Path::Relayed) {
+            attempt.call_again(addresses, now);
+        }
         self.settle(swarm)
     }
 
@@ -185,6 +199,14 @@ impl Attempt {
         }
     }
 
+    /// What failed through relays is tried again while other ways are open.
+    fn call_again(&mut self, circuits: Vec<Multiaddr>, now: Instant) {
+        if self.later.is_empty() && !self.in_flight.is_empty() {
+            self.later_at = now + CALL_AGAIN;
+            self.later.push_back(circuits);
+        }
+    }
+
     /// Dials what comes next; false where that was all.
     fn go_on(&mut self, swarm: &mut Swarm<Behaviour>) -> bool {
         let Some(due) = self.later.pop_front() else { return false };
@@ -205,7 +227,7 @@ impl Attempt {
                 let options = if is_tcp(&address) { options.allocate_new_port() } else { options }.build();
                 let id = options.connection_id();
                 swarm.behaviour_mut().streams.gate.invite(id);
-                self.begin(swarm, options);
+                self.begin(swarm, options, vec![address]);
             }
             return;
         };
@@ -218,15 +240,15 @@ impl Attempt {
         // connection with two initiators, and both handshakes fail. A relay dials nobody, and is to see that port.
         let is_met = !matches!(self.target, Target::Relay(_));
         let options = if is_met && addresses.iter().all(is_tcp) { options.allocate_new_port() } else { options };
-        let addresses = addresses.into_iter().filter_map(|address| address.with_p2p(peer).ok()).collect();
-        self.begin(swarm, options.addresses(addresses).build());
+        let named = addresses.iter().filter_map(|address| address.clone().with_p2p(peer).ok()).collect();
+        self.begin(swarm, options.addresses(named).build(), addresses);
     }
 
-    fn begin(&mut self, swarm: &mut Swarm<Behaviour>, options: DialOpts) {
+    fn begin(&mut self, swarm: &mut Swarm<Behaviour>, options: DialOpts, addresses: Vec<Multiaddr>) {
         let id = options.connection_id();
         match swarm.dial(options) {
             Ok(()) => {
-                self.in_flight.insert(id);
+                self.in_flight.insert(id, addresses);
             }
             Err(error) => {
                 swarm.behaviour_mut().streams.gate.withdraw(id);

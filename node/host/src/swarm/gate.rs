@@ -21,7 +21,7 @@ pub(crate) enum Class {
     Guest,
     /// The pairing protocols only, and not for long.
     Stranger,
-    /// Circuits, and none of our protocols.
+    /// Circuits, and the relay protocols only.
     Relay,
 }
 

@@ -7,13 +7,19 @@ use std::{
 
 use libp2p::PeerId;
 
-use crate::address::Address;
+use crate::address::{Address, Path};
 
 /// Wait after the first failure; doubled by each further one.
 const FIRST: Duration = Duration::from_millis(500);
 
 /// Longest wait between two attempts.
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// Longest wait for what was stable and is lost since [`RECENT`] at most: its other end is looking, too.
+const LONGEST_SOON: Duration = Duration::from_secs(2);
+
+/// How long a loss is recent.
+const RECENT: Duration = Duration::from_secs(60);
 
 /// A connection, or a place at a relay, that lived so long was a success.
 pub(crate) const STABLE: Duration = Duration::from_secs(10);
@@ -30,6 +36,10 @@ struct Known {
     heard: Vec<Address>,
     failures: u32,
     next: Option<Instant>,
+    /// When a stable connection was lost last.
+    lost: Option<Instant>,
+    /// Whether the last connection led through a relay.
+    relayed: bool,
 }
 
 /// The dial plan of all known devices.
@@ -93,20 +103,29 @@ impl Redial {
     /// The connection is lost after it `lived` so long. One that ended at once counts as a failed
     /// attempt: the peer may be refusing us. Otherwise `patience` lets the other end be first, so that
     /// not both dial.
-    pub(crate) fn lost(&mut self, peer: &PeerId, now: Instant, lived: Duration, patience: Duration) {
+    pub(crate) fn lost(&mut self, peer: &PeerId, now: Instant, lived: Duration, patience: Duration, path: Path) {
+        if let Some(known) = self.known.get_mut(peer) {
+            known.relayed = path == Path::Relayed;
+        }
         if lived < STABLE {
             self.failed(peer, now);
         } else if let Some(known) = self.known.get_mut(peer) {
             known.failures = 0;
+            known.lost = Some(now);
             known.next = known.next.map(|_| now + patience);
         }
+    }
+
+    /// Whether a device was lost a moment ago, and reached through a relay before.
+    pub(crate) fn was_relayed(&self, peer: &PeerId, now: Instant) -> bool {
+        self.known.get(peer).is_some_and(|known| known.relayed && is_recent(known.lost, now))
     }
 
     /// An attempt failed.
     pub(crate) fn failed(&mut self, peer: &PeerId, now: Instant) {
         let noise = self.draw();
         if let Some(known) = self.known.get_mut(peer) {
-            let wait = wait_after(FIRST, known.failures);
+            let wait = wait_after(FIRST, known.failures, known.lost, now);
             // Between three quarters and five quarters, so that two nodes do not stay in step.
             let wait = wait.mul_f64(0.75 + noise * 0.5).min(LONGEST);
             known.failures = known.failures.saturating_add(1);
@@ -145,9 +164,14 @@ impl Redial {
     }
 }
 
-/// The wait before the next attempt: `first`, doubled by each failure before this one, up to a bound.
-pub(crate) fn wait_after(first: Duration, failures: u32) -> Duration {
-    first.saturating_mul(1 << failures.min(8)).min(LONGEST)
+/// The wait before the next attempt: `first`, doubled by each failure before this one, up to a bound that is lower for
+/// what was `lost` a moment ago.
+pub(crate) fn wait_after(first: Duration, failures: u32, lost: Option<Instant>, now: Instant) -> Duration {
+    first.saturating_mul(1 << failures.min(8)).min(if is_recent(lost, now) { LONGEST_SOON } else { LONGEST })
+}
+
+fn is_recent(lost: Option<Instant>, now: Instant) -> bool {
+    lost.is_some_and(|lost| now.saturating_duration_since(lost) < RECENT)
 }
 
 #[cfg(test)]
@@ -195,11 +219,27 @@ mod tests {
         let (mut redial, peer, now) = (Redial::new(7), PeerId::random(), Instant::now());
         redial.set_known(peer, vec![address(1)], now);
         for _ in 0..10 {
-            redial.lost(&peer, now, Duration::from_millis(3), Duration::ZERO);
+            redial.lost(&peer, now, Duration::from_millis(3), Duration::ZERO, Path::Quic);
         }
         assert!(next(&redial, peer).expect("planned") - now >= LONGEST.mul_f64(0.75));
-        redial.lost(&peer, now, STABLE, Duration::from_millis(1));
+        redial.lost(&peer, now, STABLE, Duration::from_millis(1), Path::Quic);
         assert_eq!(next(&redial, peer), Some(now + Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn what_was_lost_a_moment_ago_is_tried_often() {
+        let (mut redial, peer, now) = (Redial::new(9), PeerId::random(), Instant::now());
+        redial.set_known(peer, vec![address(1)], now);
+        redial.lost(&peer, now, STABLE, Duration::ZERO, Path::Relayed);
+        assert!(redial.was_relayed(&peer, now + RECENT / 2) && !redial.was_relayed(&peer, now + RECENT));
+        let wait = |redial: &mut Redial, at: Instant| {
+            redial.failed(&peer, at);
+            next(redial, peer).expect("planned") - at
+        };
+        for _ in 0..20 {
+            assert!(wait(&mut redial, now + RECENT / 2) <= LONGEST_SOON.mul_f64(1.25));
+        }
+        assert!(wait(&mut redial, now + RECENT) >= LONGEST.mul_f64(0.75));
     }
 
     #[test]
@@ -213,7 +253,7 @@ mod tests {
         redial.pause(&peer);
         redial.failed(&peer, now);
         redial.hurry(now);
-        redial.lost(&peer, now, STABLE, Duration::ZERO);
+        redial.lost(&peer, now, STABLE, Duration::ZERO, Path::Quic);
         assert_eq!(next(&redial, peer), None);
         redial.set_known(peer, vec![address(1)], now);
         assert_eq!(next(&redial, peer), Some(now));

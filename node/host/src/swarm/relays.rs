@@ -52,6 +52,8 @@ struct Relay {
     reserved: Option<Instant>,
     failures: u32,
     next: Instant,
+    /// When a stable reservation was lost last.
+    lost: Option<Instant>,
     problem: Option<String>,
 }
 
@@ -65,8 +67,18 @@ pub(crate) struct Relays {
 
 impl Relay {
     fn new(device: DeviceId, peer: PeerId, now: Instant) -> Self {
-        let (addresses, links) = (Vec::new(), Vec::new());
-        Self { device, peer, addresses, links, reserving: None, reserved: None, failures: 0, next: now, problem: None }
+        Self {
+            device,
+            peer,
+            addresses: Vec::new(),
+            links: Vec::new(),
+            reserving: None,
+            reserved: None,
+            failures: 0,
+            next: now,
+            lost: None,
+            problem: None,
+        }
     }
 
     /// Where circuits through it begin.
@@ -78,7 +90,7 @@ impl Relay {
     }
 
     fn failed(&mut self, now: Instant) {
-        self.next = now + wait_after(FIRST, self.failures);
+        self.next = now + wait_after(FIRST, self.failures, self.lost, now);
         self.failures = self.failures.saturating_add(1);
     }
 
@@ -87,7 +99,7 @@ impl Relay {
         self.reserving = None;
         let since = self.reserved.take();
         if since.is_some_and(|since| now.saturating_duration_since(since) >= STABLE) {
-            (self.failures, self.next) = (0, now);
+            (self.failures, self.next, self.lost) = (0, now, Some(now));
         } else {
             self.failed(now);
         }
@@ -135,6 +147,13 @@ impl Relays {
     /// Ways to a device through the relays of the list, best first.
     pub(crate) fn circuits(&self) -> impl Iterator<Item = Address> {
         self.list.iter().filter_map(Relay::circuit).take(TRIED)
+    }
+
+    /// A connection with a relay, of the list or not.
+    pub(crate) fn connection(&self, peer: &PeerId) -> Option<ConnectionId> {
+        let listed = self.list.iter().find(|relay| relay.peer == *peer).and_then(|relay| relay.links.first());
+        let passed = || self.passed.iter().find(|(_, (relay, _))| relay == peer).map(|(connection, _)| *connection);
+        listed.map(|(connection, _)| *connection).or_else(passed)
     }
 
     /// The relays to be dialled now, with their addresses: TCP first, for there the kernel tells at once when a relay dies.

@@ -50,7 +50,6 @@ struct Peer {
     device: DeviceId,
     /// In the order in which they came up.
     links: Vec<Link>,
-    address: Multiaddr,
     /// How it is reached, as told last.
     path: Path,
     since: SystemTime,
@@ -70,7 +69,6 @@ impl Peer {
 struct Stranger {
     peer: PeerId,
     link: Link,
-    address: Multiaddr,
     until: Instant,
 }
 
@@ -182,8 +180,8 @@ impl Router {
                     self.dials.start(swarm, Target::Unknown, &addresses, Some(reply), now);
                 }
             }
-            Command::Open { device, protocol, reply } => match self.link_to(&device) {
-                Some((peer, link)) => swarm.behaviour_mut().streams.open(peer, link.connection, protocol, reply),
+            Command::Open { device, protocol, reply } => match self.connection_to(&device) {
+                Some((peer, connection)) => swarm.behaviour_mut().streams.open(peer, connection, protocol, reply),
                 None => drop(reply.send(Err(OpenError::NotConnected))),
             },
             Command::SetAllowed(devices) => self.set_allowed(swarm, &devices, now),
@@ -257,7 +255,7 @@ impl Router {
             Target::Upgrade(peer)
         } else {
             self.add_circuits(&mut addresses);
-            Target::Device(peer)
+            if self.redial.was_relayed(&peer, now) { Target::Relayed(peer) } else { Target::Device(peer) }
         };
         if addresses.is_empty() {
             self.redial.pause(&peer);
@@ -323,11 +321,12 @@ impl Router {
         }
     }
 
-    fn link_to(&self, device: &DeviceId) -> Option<(PeerId, Link)> {
+    fn connection_to(&self, device: &DeviceId) -> Option<(PeerId, ConnectionId)> {
         let peer = peer_of(device)?;
         let stranger = || self.strangers.values().find(|stranger| stranger.peer == peer).map(|stranger| &stranger.link);
-        let link = self.members.get(&peer).and_then(|member| keeper(&member.links)).or_else(stranger)?;
-        Some((peer, *link))
+        let link = self.members.get(&peer).and_then(|member| keeper(&member.links)).or_else(stranger);
+        let connection = link.map(|link| link.connection).or_else(|| self.relays.connection(&peer))?;
+        Some((peer, connection))
     }
 
     fn set_pairing(&mut self, swarm: &mut Swarm<Behaviour>, until: Option<Instant>) {
@@ -353,12 +352,12 @@ impl Router {
         }
         for (connection, stranger) in promoted {
             swarm.behaviour_mut().streams.promote(stranger.peer, connection);
-            self.enter(stranger.peer, stranger.link, stranger.address);
+            self.enter(stranger.peer, stranger.link);
         }
     }
 
     /// A connection of a member is up.
-    fn enter(&mut self, peer: PeerId, link: Link, address: Multiaddr) {
+    fn enter(&mut self, peer: PeerId, link: Link) {
         let Some(device) = device_of(&peer) else { return };
         if !self.members.contains_key(&peer) {
             self.outbox.push(NetworkEvent::PeerUp { device, path: link.path });
@@ -367,19 +366,17 @@ impl Router {
         let member = self.members.entry(peer).or_insert_with(|| Peer {
             device,
             links: Vec::new(),
-            address: address.clone(),
             path: link.path,
             since,
             up: link.since,
             prune_at: None,
             closing: None,
         });
-        member.links.push(link);
-        member.address = address;
-        member.closing = None;
-        if member.links.len() > 1 && self.device.is_some_and(|own| own < device) {
+        if !member.links.is_empty() && self.device.is_some_and(|own| own < device) {
             member.prune_at = Some(link.since + PRUNE_DELAY);
         }
+        member.links.push(link);
+        member.closing = None;
         self.tell_path(&peer);
     }
 
@@ -418,10 +415,12 @@ impl Router {
     fn snapshot(&self, swarm: &Swarm<Behaviour>) -> NetworkSnapshot {
         let peers = self.members.iter().filter_map(|(peer, member)| {
             let (received, sent) = swarm.behaviour().streams.bytes(peer);
+            let link = keeper(&member.links)?;
             Some(PeerSnapshot {
                 device: member.device,
-                path: keeper(&member.links)?.path,
-                address: member.address.to_string(),
+                path: link.path,
+                address: link.address.to_string(),
+                relay: Address::from_multiaddr(&link.address).ok().and_then(|address| address.relay_address()),
                 connections: member.links.len(),
                 since: member.since,
                 received,

@@ -10,6 +10,10 @@ const OFFERER: DeviceId = DeviceId([1; 32]);
 const DIALLER: DeviceId = DeviceId([2; 32]);
 const LOCALHOST: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)];
 
+async fn dial(offer: &BulkOffer, offerer: DeviceId, dialler: DeviceId) -> Result<BulkChannel<TcpStream>, BulkError> {
+    take_up(connect(offer).await?, offer, offerer, dialler).await
+}
+
 async fn listener() -> BulkListener {
     BulkListener::bind(SocketAddr::new(LOCALHOST[0], 0)).await.unwrap()
 }

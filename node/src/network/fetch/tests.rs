@@ -133,7 +133,7 @@ fn assert_same(memory: &Memory, fetched: &Fetched<Shelf>, file: usize) {
 async fn run(memory: Memory, job: FetchJob, shelf: Shelf) -> (Fetched<Shelf>, Result<Served, ServeError>, u64) {
     let (near, far) = duplex(64 << 10);
     let (reader, writer) = split(far);
-    let server = tokio::spawn(serve(reader, writer, Arc::new(memory), &Vec::new));
+    let server = tokio::spawn(serve(reader, writer, Arc::new(memory), &|_| Vec::new()));
     let (mut reader, mut writer) = split(near);
     let mut told = 0;
     let fetched = fetch(&mut reader, &mut writer, job, shelf, |bytes| told += bytes).await.unwrap();
@@ -170,7 +170,7 @@ async fn a_stream_serves_one_job_after_another() {
     let (near, far) = duplex(4096);
     let (reader, writer) = split(far);
     let (memory, job) = library(&[vec![100, 200], vec![70_000]], 1);
-    let server = tokio::spawn(serve(reader, writer, Arc::new(memory.clone()), &Vec::new));
+    let server = tokio::spawn(serve(reader, writer, Arc::new(memory.clone()), &|_| Vec::new()));
     let (mut reader, mut writer) = split(near);
     for _ in 0..3 {
         let fetched = fetch(&mut reader, &mut writer, job.clone(), Shelf::default(), |_| ()).await.unwrap();
@@ -222,7 +222,7 @@ async fn recorded(memory: Memory, job: &FetchJob) -> Vec<u8> {
     let mut plan = Plan::new(job);
     let (near, far) = duplex(64 << 10);
     let (reader, writer) = split(far);
-    let server = tokio::spawn(serve(reader, writer, Arc::new(memory), &Vec::new));
+    let server = tokio::spawn(serve(reader, writer, Arc::new(memory), &|_| Vec::new()));
     let (mut reader, mut writer) = split(near);
     let ask = tokio::spawn(async move {
         while let Some(request) = plan.next_request() {
@@ -302,7 +302,7 @@ async fn requests_beyond_the_limits_end_the_stream() {
     {
         let (near, far) = duplex(1 << 20);
         let (reader, writer) = split(far);
-        let server = tokio::spawn(serve(reader, writer, Arc::new(memory.clone()), &Vec::new));
+        let server = tokio::spawn(serve(reader, writer, Arc::new(memory.clone()), &|_| Vec::new()));
         let (_reader, mut writer) = split(near);
         write_frame(&mut writer, &frame).await.unwrap();
         let error = server.await.unwrap().unwrap_err().to_string();
@@ -315,7 +315,7 @@ async fn requests_beyond_the_limits_end_the_stream() {
 async fn acknowledgements_are_bounded() {
     let (near, far) = duplex(4096);
     let (reader, writer) = split(far);
-    let server = tokio::spawn(serve(reader, writer, Arc::new(Memory::default()), &Vec::new));
+    let server = tokio::spawn(serve(reader, writer, Arc::new(Memory::default()), &|_| Vec::new()));
     let (reader, mut writer) = split(near);
     write_frame(&mut writer, &ChunkMessage::Received { bytes: u64::MAX }.encode()).await.unwrap();
     drop((reader, writer));

@@ -39,7 +39,7 @@ impl Router {
                 self.closed(peer_id, connection_id, cause, now);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                for failed in self.dials.failed(swarm, connection_id, brief(&error)) {
+                for failed in self.dials.failed(swarm, connection_id, brief(&error), now) {
                     self.dial_failed(&failed, now);
                 }
             }
@@ -127,16 +127,17 @@ impl Router {
             ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => local_addr.clone(),
             _ => endpoint.get_remote_address().clone(),
         };
-        let link = Link { connection, path: path_of(&address), dialled: endpoint.is_dialer(), since: now };
+        let (path, dialled) = (path_of(&address), endpoint.is_dialer());
+        let link = Link { connection, address, path, dialled, since: now };
         if self.stopping || device_of(&peer).is_none() {
             swarm.behaviour_mut().streams.close(peer, connection);
         } else if swarm.behaviour().streams.gate.is_allowed(&peer) {
-            self.enter(peer, link, address);
+            self.enter(peer, link);
         } else if swarm.behaviour().streams.gate.is_relay(&peer) {
-            self.relays.established(swarm, &peer, connection, &address);
+            self.relays.established(swarm, &peer, connection, &link.address);
         } else {
             let until = now + self.pairing_time;
-            self.strangers.insert(connection, Stranger { peer, link, address, until });
+            self.strangers.insert(connection, Stranger { peer, link, until });
         }
     }
 
@@ -149,14 +150,15 @@ impl Router {
         if !member.links.is_empty() {
             return self.tell_path(&peer);
         }
-        let (device, closing, lived) = (member.device, member.closing.take(), now.saturating_duration_since(member.up));
+        let (device, closing, path) = (member.device, member.closing.take(), member.path);
+        let lived = now.saturating_duration_since(member.up);
         self.members.remove(&peer);
         let reason = closing.unwrap_or_else(|| match cause {
             None => DownReason::Closed,
             Some(error) => DownReason::Lost(brief(&error)),
         });
         let patience = if self.device.is_some_and(|own| own > device) { PATIENCE } else { Duration::ZERO };
-        self.redial.lost(&peer, now, lived, patience);
+        self.redial.lost(&peer, now, lived, patience, path);
         self.outbox.push(NetworkEvent::PeerDown { device, reason });
     }
 
