@@ -22,7 +22,7 @@ const LONGEST_SOON: Duration = Duration::from_secs(2);
 const RECENT: Duration = Duration::from_secs(60);
 
 /// A connection, or a place at a relay, that lived so long was a success.
-pub(crate) const STABLE: Duration = Duration::from_secs(10);
+pub(crate) const STABLE: Duration = Duration::from_secs(2);
 
 /// Addresses kept for a device, those found on the local network included.
 pub(crate) const MAX_ADDRESSES: usize = 32;

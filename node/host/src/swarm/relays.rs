@@ -36,6 +36,9 @@ pub(crate) const MAX_RELAYS: usize = 16;
 /// Addresses of one relay that are taken.
 const MAX_ADDRESSES: usize = 8;
 
+/// How many attempts go over TCP alone, and one over everything.
+const OTHERS_EVERY: u32 = 3;
+
 /// Wait after the first failure; doubled by each further one.
 const FIRST: Duration = Duration::from_millis(250);
 
@@ -87,6 +90,15 @@ impl Relay {
             Some((_, address)) => address.circuit(),
             None => Address::circuit_by(&self.addresses),
         }
+    }
+
+    /// Over TCP, where the kernel tells at once when a relay dies; now and then over what else there is, for a network that
+    /// lets no TCP through. Not at once: a relay that comes back would be met over QUIC, which keeps asking.
+    fn to_dial(&self) -> Vec<Address> {
+        let others = self.failures % OTHERS_EVERY == OTHERS_EVERY - 1;
+        let tcp: Vec<Address> =
+            self.addresses.iter().filter(|address| address.path() == Path::Tcp && !others).cloned().collect();
+        if tcp.is_empty() { self.addresses.clone() } else { tcp }
     }
 
     fn failed(&mut self, now: Instant) {
@@ -156,10 +168,10 @@ impl Relays {
         listed.map(|(connection, _)| *connection).or_else(passed)
     }
 
-    /// The relays to be dialled now, with their addresses: TCP first, for there the kernel tells at once when a relay dies.
+    /// The relays to be dialled now, with their addresses.
     pub(crate) fn due(&self, now: Instant) -> Vec<(PeerId, Vec<Address>)> {
         let idle = self.list.iter().filter(|relay| relay.links.is_empty() && relay.next <= now);
-        idle.take(self.lacking()).map(|relay| (relay.peer, relay.addresses.clone())).collect()
+        idle.take(self.lacking()).map(|relay| (relay.peer, relay.to_dial())).collect()
     }
 
     fn lacking(&self) -> usize {

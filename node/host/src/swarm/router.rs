@@ -265,13 +265,13 @@ impl Router {
         }
     }
 
-    /// The ways through relays that both know.
+    /// One way through each relay that either of the two knows: the one that this node has, where it has one.
     fn add_circuits(&self, addresses: &mut Vec<Address>) {
-        for circuit in self.relays.circuits() {
-            if !addresses.iter().any(|known| known.relay() == circuit.relay()) {
-                addresses.push(circuit);
-            }
-        }
+        let mut relays: BTreeSet<DeviceId> = BTreeSet::new();
+        let circuits: Vec<Address> = self.relays.circuits().collect();
+        relays.extend(circuits.iter().filter_map(Address::relay));
+        addresses.retain(|address| address.relay().is_none_or(|relay| relays.insert(relay)));
+        addresses.extend(circuits);
     }
 
     /// This node cannot be reached there any more.
