@@ -80,11 +80,11 @@ fn punch(socket: &UdpSocket, mut peer: SocketAddr) -> bool {
     while Instant::now() < end {
         let _ = socket.send_to(if heard { b"yes" } else { b"hey" }, peer);
         let mut bytes = [0; 3];
-        if let Ok((3, from)) = socket.recv_from(&mut bytes) {
-            if from.ip() == peer.ip() {
-                (heard, peer) = (true, from);
-                answered |= &bytes == b"yes";
-            }
+        if let Ok((3, from)) = socket.recv_from(&mut bytes)
+            && from.ip() == peer.ip()
+        {
+            (heard, peer) = (true, from);
+            answered |= &bytes == b"yes";
         }
     }
     answered
