@@ -15,8 +15,10 @@ use super::{
 /// How long devices may take to be together again.
 const BACK: Duration = Duration::from_secs(30);
 
+type Situation = fn() -> Outcome;
+
 /// By name; the slow ones are left out unless asked for.
-pub(super) const ALL: [(&str, bool, fn() -> Outcome); 7] = [
+pub(super) const ALL: [(&str, bool, Situation); 7] = [
     ("relay_dies", false, relay_dies),
     ("partition_heals", false, partition_heals),
     ("direct_path_is_cut", true, direct_path_is_cut),
