@@ -1,4 +1,4 @@
-//! A device for tests: a real `mesh` process with a home and folders of its own, on loopback.
+//! A device for tests: a real `mesh` process with a home and folders of its own, on loopback or in a laboratory.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +11,8 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::lab::{Host, Lab};
 
 /// How long anything may take before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -49,6 +51,8 @@ pub struct Device {
     name: String,
     /// Kept over restarts, as a node does that chooses its port itself.
     port: u16,
+    /// Where it runs, unless on loopback.
+    host: Option<Host>,
     place: TempDir,
     process: Option<Child>,
     /// What it logs, where that is not the usual.
@@ -69,10 +73,19 @@ impl Device {
 
     /// Starts a new device that logs by another filter.
     pub fn start_logging(name: &str, filter: Option<&'static str>) -> Device {
-        let place = tempfile::Builder::new().prefix("mesh-").tempdir().expect("a directory for a device");
         let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.expect("a free port").port();
-        let mut device = Device { name: name.to_owned(), port, place, process: None, filter };
+        Device::start_at(name, None, free.expect("a free port").port(), filter)
+    }
+
+    /// Starts a new device on a host of a laboratory, of the same name; it logs all that helps to find a fault. Commands
+    /// are given outside, for the door of a node is a file.
+    pub fn start_in(lab: &Lab, host: &str) -> Device {
+        Device::start_at(host, Some(lab.host(host)), 4001, Some("info,meshwork=debug,meshwork_host=debug"))
+    }
+
+    fn start_at(name: &str, host: Option<Host>, port: u16, filter: Option<&'static str>) -> Device {
+        let place = tempfile::Builder::new().prefix("mesh-").tempdir().expect("a directory for a device");
+        let mut device = Device { name: name.to_owned(), port, host, place, process: None, filter };
         device.run();
         device
     }
@@ -80,8 +93,11 @@ impl Device {
     /// Starts its node (again), and waits until it answers.
     pub fn run(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.place.path().join("log")).expect("a log");
-        let mut command = Command::new(programs().join("mesh"));
-        let listen = self.address();
+        let program = programs().join("mesh");
+        let (mut command, listen) = match &self.host {
+            Some(host) => (host.command(program), format!("0.0.0.0:{}", self.port)),
+            None => (Command::new(program), self.address()),
+        };
         command.args(["daemon", "--stop-with-stdin", "--no-mdns", "--listen", &listen, "--name", &self.name]);
         command.arg("--home").arg(self.home()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         command.envs(self.filter.map(|filter| ("MESHWORK_LOG", filter)));
@@ -156,7 +172,7 @@ impl Device {
 
     /// Where its node listens, `ip:port`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host.as_ref().map_or("127.0.0.1", Host::address), self.port)
     }
 
     /// Shows a code and a link, confirming whoever has them.

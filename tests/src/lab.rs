@@ -1,7 +1,7 @@
 //! A NAT laboratory: network namespaces, bridges and nftables on one machine.
 //!
 //! Every node of a lab is a namespace named after the process that made it, so that labs stand side by side
-//! and what a dead process left is told apart.
+//! and what a dead process left is told apart. All of it is IPv4.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,27 @@ pub struct Lab {
     sites: u8,
 }
 
+/// A host of a lab, for programs to run in.
+#[derive(Clone)]
+pub struct Host {
+    namespace: String,
+    address: String,
+}
+
+impl Host {
+    /// Its own address.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A program that runs on this host when started.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        inside(&self.namespace, program)
+    }
+}
+
 /// Where a node is attached to the switch.
+#[derive(Clone)]
 struct Place {
     address: String,
     /// The switch port that carries what others see of it.
@@ -45,10 +65,11 @@ impl Drop for Lab {
 impl Lab {
     /// Builds the public net with the hosts `boot` and `relay`.
     pub fn new() -> io::Result<Lab> {
-        remove_stale()?;
         let id = format!("{PREFIX}-{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let mut lab = Lab { id, nodes: BTreeMap::new(), sites: 0 };
-        lab.add_namespace("switch")?;
+        remove_stale().and_then(|()| lab.add_namespace("switch")).map_err(|error| {
+            io::Error::other(format!("no namespace can be made, which needs root and the program ip: {error}"))
+        })?;
         lab.add_bridge("pub")?;
         lab.add_public("boot", 2)?;
         lab.add_public("relay", 3)?;
@@ -63,48 +84,60 @@ impl Lab {
             return self.add_public(host, site + 10);
         }
         let outside = format!("45.64.0.{}", site + 10);
-        let router = format!("{host}-router");
-        let outer_port = if kind == Kind::Cgnat {
-            let carrier = format!("{host}-carrier");
-            let port = self.add_router(&carrier, kind, &outside, "pub", &format!("100.64.{site}"))?;
-            self.add_router(
-                &router,
-                kind,
-                &format!("100.64.{site}.2"),
-                &format!("n100.64.{site}"),
-                &format!("192.168.{site}"),
-            )?;
-            self.ip(&router, &format!("route add default via 100.64.{site}.1"))?;
-            port
-        } else {
-            let net = if kind == Kind::Firewall { "45.64" } else { "192.168" };
-            self.add_router(&router, kind, &outside, "pub", &format!("{net}.{site}"))?
-        };
-        let net = if kind == Kind::Firewall { format!("45.64.{site}") } else { format!("192.168.{site}") };
+        if kind == Kind::Cgnat {
+            let net = format!("100.64.{site}");
+            let port = self.add_router(&carrier(host), kind, &outside, "pub", &net)?;
+            return self.add_home(host, &net, port, outside);
+        }
+        let is_public = kind == Kind::Firewall;
+        let net = format!("{}.{site}", if is_public { "45.64" } else { "192.168" });
+        let port = self.add_router(&format!("{host}-router"), kind, &outside, "pub", &net)?;
+        self.add_inner(host, &net, port, if is_public { format!("{net}.2") } else { outside })
+    }
+
+    /// Adds a host behind a home router at the carrier of another host, which is of the kind [`Kind::Cgnat`]. With
+    /// `hairpin` the carrier lets its customers reach each other by its public address.
+    pub fn add_neighbour(&mut self, host: &str, of: &str, hairpin: bool) -> io::Result<()> {
+        self.sites += 1;
+        let Place { address, port, outside } = self.place(of).clone();
+        let net = address.trim_end_matches(".2").replace("192.168", "100.64");
+        if hairpin {
+            self.nft(&carrier(of), &nat::hairpin(&outside))?;
+        }
+        self.add_home(host, &net, port, outside)
+    }
+
+    /// Adds a host behind a home router, which is a customer of the net above.
+    fn add_home(&mut self, host: &str, above: &str, port: String, outside: String) -> io::Result<()> {
+        let (router, site) = (format!("{host}-router"), self.sites);
+        let net = format!("192.168.{site}");
+        self.add_router(&router, Kind::Cgnat, &format!("{above}.{}", site + 1), &format!("n{above}"), &net)?;
+        self.ip(&router, &format!("route add default via {above}.1"))?;
+        self.add_inner(host, &net, port, outside)
+    }
+
+    /// Adds a host in the net of a router.
+    fn add_inner(&mut self, host: &str, net: &str, port: String, outside: String) -> io::Result<()> {
         self.add_namespace(host)?;
         let address = format!("{net}.2");
         self.attach(host, "eth0", &format!("n{net}"), &format!("{address}/24"))?;
         self.ip(host, &format!("route add default via {net}.1"))?;
-        let outside = if kind == Kind::Firewall { address.clone() } else { outside };
-        self.nodes.insert(host.to_owned(), Place { address, port: outer_port, outside });
+        self.nodes.insert(host.to_owned(), Place { address, port, outside });
         Ok(())
     }
 
-    /// A host's own address.
-    pub fn address(&self, host: &str) -> &str {
-        &self.nodes[host].address
-    }
-
-    /// A program that runs on this host when started.
-    pub fn command(&self, host: &str, program: impl AsRef<Path>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace(host)]).arg(program.as_ref());
-        command
+    /// A host by its name.
+    ///
+    /// # Panics
+    /// When there is none, as every function that takes the name of a host.
+    #[track_caller]
+    pub fn host(&self, host: &str) -> Host {
+        Host { namespace: self.namespace(host), address: self.place(host).address.clone() }
     }
 
     /// Two hosts stop hearing each other; nobody is told.
     pub fn partition(&self, one: &str, other: &str) -> io::Result<()> {
-        let (port, peer) = (&self.nodes[one].port, &self.nodes[other].outside);
+        let (port, peer) = (&self.place(one).port, &self.place(other).outside);
         let rules = format!(
             "table netdev cut-{one}-{other} {{
              chain to {{ type filter hook ingress device {port} priority 0; ip daddr {peer} drop; }}
@@ -123,10 +156,17 @@ impl Lab {
     pub fn bytes(&self, host: &str) -> io::Result<u64> {
         let read = |way| {
             let file = format!("/sys/class/net/eth0/statistics/{way}_bytes");
-            let output = self.command(host, "cat").arg(file).output()?;
+            let output = self.host(host).command("cat").arg(file).output()?;
             String::from_utf8_lossy(&output.stdout).trim().parse::<u64>().map_err(io::Error::other)
         };
         Ok(read("rx")? + read("tx")?)
+    }
+
+    #[track_caller]
+    fn place(&self, host: &str) -> &Place {
+        // Routers have no address that others know.
+        let place = self.nodes.get(host).filter(|place| !place.address.is_empty());
+        place.unwrap_or_else(|| panic!("the lab has no host {host}"))
     }
 
     fn namespace(&self, node: &str) -> String {
@@ -147,10 +187,10 @@ impl Lab {
         let prefix = if above == "pub" { 16 } else { 24 };
         let port = self.attach(name, "wan", above, &format!("{outside}/{prefix}"))?;
         self.attach(name, "lan", &format!("n{lan}"), &format!("{lan}.1/24"))?;
-        let mut sysctl = self.command(name, "sysctl");
+        let mut sysctl = inside(&self.namespace(name), "sysctl");
         sysctl.args(["-qw", "net.ipv4.ip_forward=1", "net.ipv4.neigh.wan.proxy_delay=0"]);
         run(sysctl.arg(format!("net.ipv4.conf.wan.proxy_arp={}", u8::from(kind == Kind::Firewall))), "")?;
-        self.nft(name, &nat::rules(kind, outside, &self.nodes["relay"].address))?;
+        self.nft(name, &nat::rules(kind, outside, &self.place("relay").address))?;
         Ok(port)
     }
 
@@ -183,8 +223,18 @@ impl Lab {
     }
 
     fn nft(&self, node: &str, rules: &str) -> io::Result<()> {
-        run(self.command(node, "nft").args(["-f", "-"]), rules)
+        run(inside(&self.namespace(node), "nft").args(["-f", "-"]), rules)
     }
+}
+
+fn carrier(host: &str) -> String {
+    format!("{host}-carrier")
+}
+
+fn inside(namespace: &str, program: impl AsRef<Path>) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program.as_ref());
+    command
 }
 
 /// Removes what dead processes left.
@@ -211,7 +261,8 @@ fn remove(namespace: &str) {
 }
 
 fn run(command: &mut Command, input: &str) -> io::Result<()> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = spawned.map_err(|error| io::Error::other(format!("{command:?}: {error}")))?;
     child.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(input.as_bytes()))?;
     let output = child.wait_with_output()?;
     if output.status.success() {

@@ -4,5 +4,6 @@ pub mod device;
 pub mod docs;
 pub mod fuzz;
 pub mod lab;
+pub mod relay;
 pub mod sim;
 pub mod tidy;

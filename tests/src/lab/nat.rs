@@ -58,11 +58,28 @@ pub(super) fn rules(kind: Kind, outside: &str, relay: &str) -> String {
     firewall + &translation(kind, outside)
 }
 
+/// What a router that is seen as `outside` needs besides for its own hosts to reach each other there.
+pub(super) fn hairpin(outside: &str) -> String {
+    format!(
+        "table ip translation {{
+         chain hairpin-in {{ type nat hook prerouting priority -90; iifname lan ip daddr {outside} dnat ip to meta l4proto . th dport map @inside
+         }}
+         chain hairpin-out {{ type nat hook postrouting priority 90; oifname lan ct status dnat {}
+         }}
+         }}",
+        hashed(outside)
+    )
+}
+
+/// A hash of the inside address and port is the same outside port for every destination.
+fn hashed(outside: &str) -> String {
+    format!(
+        "meta l4proto {{ tcp, udp }} snat to {outside}:jhash ip saddr . th sport mod 40000 seed 0x6d657368 offset 20000"
+    )
+}
+
 fn translation(kind: Kind, outside: &str) -> String {
-    // A hash of the inside address and port is the same outside port for every destination.
-    let hashed = format!(
-        "oifname wan meta l4proto {{ tcp, udp }} snat to {outside}:jhash ip saddr . th sport mod 40000 seed 0x6d657368 offset 20000"
-    );
+    let hashed = format!("oifname wan {}", hashed(outside));
     let (source, answers) = match kind {
         Kind::Open | Kind::Firewall => return String::new(),
         Kind::Linux => ("oifname wan masquerade".to_owned(), ""),

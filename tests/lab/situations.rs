@@ -1,0 +1,138 @@
+//! What happens to networks: relays die, nets part and heal, much is forbidden.
+
+use std::time::{Duration, Instant};
+
+use meshwork_tests::{
+    device::{figure, wait_for},
+    lab::{Kind, Lab},
+};
+
+use super::{
+    Outcome, matrix,
+    meeting::{Meeting, RELAYS, is_direct, places},
+};
+
+/// How long devices may take to be together again.
+const BACK: Duration = Duration::from_secs(30);
+
+type Situation = fn() -> Outcome;
+
+/// By name; the slow ones are left out unless asked for.
+pub(super) const ALL: [(&str, bool, Situation); 7] = [
+    ("relay_dies", false, relay_dies),
+    ("partition_heals", false, partition_heals),
+    ("direct_path_is_cut", true, direct_path_is_cut),
+    ("udp_blocked", false, udp_blocked),
+    ("relay_only", false, relay_only),
+    ("carrier_without_hairpin", false, carrier_without_hairpin),
+    ("carrier_with_hairpin", false, carrier_with_hairpin),
+];
+
+/// The relay between two devices dies: they go on through the other one, and take places at it again when it is back.
+fn relay_dies() -> Outcome {
+    let mut meeting = met(Meeting::new(Kind::Symmetric, Kind::Symmetric)?, false);
+    let both = |meeting: &Meeting| (places(&meeting.x) == 2 && places(&meeting.y) == 2).then_some(());
+    wait_for("both to have places at both relays", || both(&meeting));
+    let before = meeting.relayed()?;
+    meeting.send(0);
+    let after = meeting.relayed()?;
+    let busy = usize::from(after[1] - before[1] > after[0] - before[0]);
+    meeting.relays[busy].kill();
+    let failover = meeting.edit(0);
+    figure("lab_relay_death_edit", failover.as_millis(), "ms");
+    let begin = Instant::now();
+    meeting.relays[busy].run();
+    wait_for("both to have places at both relays again", || both(&meeting));
+    figure("lab_relay_return", begin.elapsed().as_millis(), "ms");
+    meeting.edit(1);
+    Ok(late(&meeting, "an edit through the other relay", failover))
+}
+
+/// One device is cut off from everybody, and both write; healed, both have both.
+fn partition_heals() -> Outcome {
+    let mut meeting = met(Meeting::new(Kind::FullCone, Kind::PortRestricted)?, true);
+    let others = ["y", RELAYS[0], RELAYS[1]];
+    others.iter().try_for_each(|other| meeting.lab.partition("x", other))?;
+    meeting.write(0);
+    meeting.write(1);
+    let begin = Instant::now();
+    wait_for("both to be alone", || (!meeting.sees(0) && !meeting.sees(1)).then_some(()));
+    figure("lab_partition_noticed", begin.elapsed().as_millis(), "ms");
+    let mut missed = Vec::new();
+    if meeting.has_edit(0) || meeting.has_edit(1) {
+        missed.push("an edit crossed the partition".to_owned());
+    }
+    others.iter().try_for_each(|other| meeting.lab.heal("x", other))?;
+    let begin = Instant::now();
+    meeting.wait_for_edit(0);
+    meeting.wait_for_edit(1);
+    let healed = begin.elapsed();
+    figure("lab_partition_heal_edit", healed.as_millis(), "ms");
+    missed.extend(late(&meeting, "edits after the partition", healed));
+    Ok(missed)
+}
+
+/// The direct path between two devices ends; the relays are left.
+fn direct_path_is_cut() -> Outcome {
+    let mut meeting = met(Meeting::new(Kind::FullCone, Kind::PortRestricted)?, true);
+    meeting.lab.partition("x", "y")?;
+    let taken = meeting.edit(0);
+    figure("lab_direct_cut_edit", taken.as_millis(), "ms");
+    Ok(Vec::new())
+}
+
+fn udp_blocked() -> Outcome {
+    alike("udp_blocked", Kind::UdpBlocked)
+}
+
+fn relay_only() -> Outcome {
+    alike("relay_only", Kind::RelayOnly)
+}
+
+fn alike(name: &str, kind: Kind) -> Outcome {
+    let (cell, missed) = matrix::cell(kind, kind)?;
+    figure(&format!("lab_{name}_pairing"), cell.pairing.as_millis(), "ms");
+    figure(&format!("lab_{name}_edit"), cell.edit.as_millis(), "ms");
+    figure(&format!("lab_{name}_rate"), format_args!("{:.1}", cell.rate), "MB/s");
+    Ok(missed)
+}
+
+/// Two homes of one carrier whose router does not turn packets round cannot reach each other directly.
+fn carrier_without_hairpin() -> Outcome {
+    neighbours("carrier_without_hairpin", false)
+}
+
+fn carrier_with_hairpin() -> Outcome {
+    neighbours("carrier_with_hairpin", true)
+}
+
+fn neighbours(name: &str, hairpin: bool) -> Outcome {
+    let mut lab = Lab::new()?;
+    lab.add_site("x", Kind::Cgnat)?;
+    lab.add_neighbour("y", "x", hairpin)?;
+    let (cell, mut missed) = matrix::measure(Meeting::within(lab, 2), hairpin)?;
+    figure(&format!("lab_{name}_connect"), cell.connected.as_millis(), "ms");
+    figure(&format!("lab_{name}_edit"), cell.edit.as_millis(), "ms");
+    figure(&format!("lab_{name}_rate"), format_args!("{:.1}", cell.rate), "MB/s");
+    if !hairpin && cell.path != "relayed" {
+        missed.push(format!("{}, where nothing but a relay can be", cell.path));
+    }
+    Ok(missed)
+}
+
+/// Pairs the devices, shares a folder, and has them at the path that they are to have.
+fn met(mut meeting: Meeting, directly: bool) -> Meeting {
+    meeting.pair();
+    let paths = meeting.connect(directly);
+    assert_eq!(is_direct(&paths), directly, "{paths:?}");
+    meeting.share();
+    meeting
+}
+
+fn late(meeting: &Meeting, what: &str, taken: Duration) -> Vec<String> {
+    if taken <= BACK {
+        return Vec::new();
+    }
+    println!("{}", meeting.logs());
+    vec![format!("{what} took {taken:?}, more than {BACK:?}")]
+}
