@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::PathBuf,
     process::{Child, Stdio},
 };
 
@@ -31,6 +32,9 @@ impl Relay {
     pub fn start_in(lab: &Lab, host: &str) -> Relay {
         let place = tempfile::Builder::new().prefix("relay-").tempdir().expect("a directory for a relay");
         let mut relay = Relay { host: lab.host(host), place, process: None };
+        let mut init = relay.host.command(programs().join("mesh-relay"));
+        init.args(["init", "--home"]).arg(relay.home()).stdout(Stdio::null());
+        assert!(init.status().is_ok_and(|status| status.success()), "a home for a relay");
         relay.run();
         relay
     }
@@ -40,7 +44,7 @@ impl Relay {
         let log = fs::File::create(self.place.path().join("log")).expect("a log");
         let mut command = self.host.command(programs().join("mesh-relay"));
         command.args(["run", "--json", "--log", "info", "--listen", &format!("{}:4001", self.host.address())]);
-        command.arg("--home").arg(self.place.path().join("home")).stdin(Stdio::null()).stderr(log);
+        command.arg("--home").arg(self.home()).stdin(Stdio::null()).stderr(log);
         self.process = Some(command.spawn().expect("the program mesh-relay is built"));
         wait_for("the relay to listen over QUIC and TCP", || (self.addresses().len() == 2).then_some(()));
     }
@@ -51,6 +55,10 @@ impl Relay {
             process.kill().expect("the relay can be killed");
             process.wait().expect("the relay ends");
         }
+    }
+
+    fn home(&self) -> PathBuf {
+        self.place.path().join("home")
     }
 
     /// The addresses that it tells its operator.

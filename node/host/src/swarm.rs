@@ -284,8 +284,6 @@ pub struct PeerSnapshot {
     pub path: Path,
     /// Remote address of that connection.
     pub address: String,
-    /// The relay that it leads through, where this node reaches that.
-    pub relay: Option<Address>,
     /// Connections at this moment; more than one only while both ends dialled at once.
     pub connections: usize,
     /// When the device came up.
@@ -423,10 +421,16 @@ impl NetworkHandle {
         answer.map_err(|_| DialError::Stopped)?
     }
 
-    /// Where the relay is that carries the connection with a device, if one does; the address names it.
-    pub async fn relay_to(&self, device: DeviceId) -> Option<Address> {
+    /// Where a relay of the list is connected.
+    pub async fn relay_address(&self, relay: DeviceId) -> Option<Address> {
+        let relays = self.snapshot().await.ok()?.relays;
+        relays.into_iter().find(|known| known.relay == relay && known.state != RelayState::Away)?.address
+    }
+
+    /// Where a connected device is reached; it may be through a relay.
+    pub async fn address_of(&self, device: DeviceId) -> Option<Address> {
         let peers = self.snapshot().await.ok()?.peers;
-        peers.into_iter().find(|peer| peer.device == device)?.relay
+        peers.into_iter().find(|peer| peer.device == device)?.address.parse().ok()
     }
 
     /// Opens a stream to a device, or to a connected relay: on its newest connection, or, while both ends have just dialled each

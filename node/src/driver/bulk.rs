@@ -37,7 +37,9 @@ use crate::network::{
 /// Bytes from which a connection of its own pays.
 const WORTHWHILE: u64 = 4 << 20;
 /// How long one may take to come about before the stream that is there is used.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the addresses of an offer may take to answer.
+const REACH: Duration = Duration::from_secs(1);
 /// What a direct one is ahead of one through a relay.
 const HEAD_START: Duration = Duration::from_millis(200);
 /// How long a device that cannot be reached so is not tried again.
@@ -101,9 +103,13 @@ impl Bulk {
 
     /// Comes to the relay where `peer` may take an offer up.
     async fn meet(self, peer: DeviceId, Splice { relay, port, token }: Splice, listener: Arc<BulkListener>) {
-        // Only the relay that carries the connection anyway: a peer cannot send this node anywhere else.
-        let carrying = self.network.relay_to(peer).await.filter(|address| address.device() == Some(relay));
-        let Some(mut socket) = carrying.and_then(|address| address.socket()) else { return };
+        // Only a relay that this node is connected with anyway: a peer cannot send it anywhere else.
+        let carrying = self.network.address_of(peer).await.filter(|address| address.relay() == Some(relay));
+        let address = match carrying.and_then(|address| address.relay_address()) {
+            Some(address) => Some(address),
+            None => self.network.relay_address(relay).await,
+        };
+        let Some(mut socket) = address.and_then(|address| address.socket()) else { return };
         socket.set_port(port);
         match splice::meet(socket, token).await {
             Ok(stream) => {
@@ -131,10 +137,18 @@ impl Bulk {
     }
 
     async fn connect(&self, stream: &mut Stream, peer: DeviceId) -> Option<Box<dyn Duplex>> {
-        let (own, splice) = self.ask_relay(peer).await.unzip();
+        let address = self.network.address_of(peer).await?;
+        let (own, splice) = self.ask_relay(peer, &address).await.unzip();
+        if address.relay().is_some() && own.is_none() {
+            return None;
+        }
         write_frame(stream, &ChunkMessage::Bulk { splice }.encode()).await.ok()?;
         let answer = read_frame(stream, limits::CHUNK_FRAME).await.ok()??;
-        let offer: BulkOffer = codec::decode(&answer, limits::CHUNK_FRAME).ok()?;
+        let mut offer: BulkOffer = codec::decode(&answer, limits::CHUNK_FRAME).ok()?;
+        if let Some(connected) = address.socket() {
+            // Where a router stands before a device, its other ports cannot be reached: nothing to wait for.
+            offer.addresses.retain(|offered| bulk::socket_address(offered).is_some_and(|it| it.ip() == connected.ip()));
+        }
         let connection = either_way(&offer, own).await?;
         match bulk::take_up(connection, &offer, peer, self.network.device()).await {
             Ok(channel) => Some(Box::new(channel)),
@@ -146,9 +160,8 @@ impl Bulk {
     }
 
     /// A channel of the relay that carries the connection with a device, if one does: this end and the other.
-    async fn ask_relay(&self, peer: DeviceId) -> Option<((SocketAddr, Token), Splice)> {
-        let address = self.network.relay_to(peer).await?;
-        let (relay, mut socket) = (address.device()?, address.socket()?);
+    async fn ask_relay(&self, peer: DeviceId, address: &Address) -> Option<((SocketAddr, Token), Splice)> {
+        let (relay, mut socket) = (address.relay()?, address.relay_address()?.socket()?);
         let asked = match self.network.open_stream(relay, wire::SPLICE).await {
             Ok(stream) => splice::ask(stream, peer).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -192,7 +205,7 @@ async fn either_way(offer: &BulkOffer, own: Option<(SocketAddr, Token)>) -> Opti
         met.inspect_err(|error| tracing::debug!(%error, "no channel of a relay")).ok()
     };
     tokio::select! {
-        Ok(stream) = bulk::connect(offer) => Some(stream),
+        Ok(Ok(stream)) = timeout(REACH, bulk::connect(offer)) => Some(stream),
         Some(stream) = through_relay => Some(stream),
         else => None,
     }

@@ -320,7 +320,8 @@ fn address(ip: IpAddr, port: u16) -> BulkAddress {
     BulkAddress { ip: ByteBuf::from(ip), port }
 }
 
-fn socket_address(address: &BulkAddress) -> Option<SocketAddr> {
+/// The socket address in an offer, where it is one.
+pub fn socket_address(address: &BulkAddress) -> Option<SocketAddr> {
     let ip = match address.ip.as_slice() {
         bytes if bytes.len() == 4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
         bytes => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),

@@ -232,7 +232,8 @@ impl Attempt {
             return;
         };
         let condition = match self.target {
-            Target::Upgrade(_) => PeerCondition::NotDialing,
+            // Beside the dials of the punching, which wait for each other where one end can be dialled plainly.
+            Target::Upgrade(_) => PeerCondition::Always,
             _ => PeerCondition::Disconnected,
         };
         let options = DialOpts::peer_id(peer).condition(condition).override_dial_concurrency_factor(AT_ONCE);

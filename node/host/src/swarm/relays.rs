@@ -52,7 +52,8 @@ struct Relay {
     /// In the order in which they came up: circuits take the first.
     links: Vec<(ConnectionId, Address)>,
     reserving: Option<ListenerId>,
-    reserved: Option<Instant>,
+    /// Since when others reach this node through it, and where.
+    reserved: Option<(Instant, Address)>,
     failures: u32,
     next: Instant,
     /// When a stable reservation was lost last.
@@ -84,12 +85,16 @@ impl Relay {
         }
     }
 
-    /// Where circuits through it begin.
+    /// Where circuits through it begin: others may have no UDP, so over TCP, however this node reaches it.
     fn circuit(&self) -> Option<Address> {
-        match self.links.first() {
-            Some((_, address)) => address.circuit(),
-            None => Address::circuit_by(&self.addresses),
-        }
+        let reached = self.links.first().map(|(_, address)| address).filter(|address| address.path() == Path::Tcp);
+        reached.and_then(Address::circuit).or_else(|| Address::circuit_by(&self.addresses))
+    }
+
+    /// Whether it was met over QUIC alone, and is to be met over TCP: that address came later.
+    fn is_ill_met(&self) -> bool {
+        let by_tcp = self.to_dial().iter().all(|address| address.path() == Path::Tcp);
+        by_tcp && self.links.first().is_some_and(|(_, address)| address.path() == Path::Quic)
     }
 
     /// Over TCP, where the kernel tells at once when a relay dies; now and then over what else there is, for a network that
@@ -109,13 +114,13 @@ impl Relay {
     /// The reservation is gone. One that ended at once counts as a failed attempt.
     fn lost(&mut self, now: Instant) -> Option<Address> {
         self.reserving = None;
-        let since = self.reserved.take();
+        let (since, told) = self.reserved.take().unzip();
         if since.is_some_and(|since| now.saturating_duration_since(since) >= STABLE) {
             (self.failures, self.next, self.lost) = (0, now, Some(now));
         } else {
             self.failed(now);
         }
-        since.and(self.circuit())
+        told
     }
 }
 
@@ -140,12 +145,15 @@ impl Relays {
             if relay.addresses != addresses {
                 (relay.addresses, relay.failures, relay.next) = (addresses, 0, now);
             }
+            if relay.is_ill_met() {
+                relay.links.iter().for_each(|(link, _)| swarm.behaviour_mut().streams.close(peer, *link));
+            }
             self.list.push(relay);
         }
         swarm.behaviour_mut().streams.gate.set_relays(self.list.iter().map(|relay| relay.peer).collect());
         let mut gone = Vec::new();
         for mut relay in before {
-            gone.extend(relay.reserved.and(relay.circuit()));
+            gone.extend(relay.reserved.take().map(|(_, told)| told));
             if let Some(listener) = relay.reserving.take() {
                 swarm.remove_listener(listener);
             }
@@ -199,7 +207,7 @@ impl Relays {
         }
     }
 
-    /// A connection to a relay is up. One over TCP is joined by one over QUIC, for it to see this node's UDP port.
+    /// A connection that this node has dialled to a relay is up.
     pub(crate) fn established(
         &mut self,
         swarm: &mut Swarm<Behaviour>,
@@ -209,19 +217,20 @@ impl Relays {
     ) {
         let Ok(address) = Address::from_multiaddr(address) else { return };
         let Some(relay) = self.list.iter_mut().find(|relay| relay.peer == *peer) else {
+            if !self.passed.values().any(|(relay, _)| relay == peer) {
+                show_udp(swarm, peer, &address, &[]);
+            }
             self.passed.insert(connection, (*peer, address));
             return;
         };
         let address = address.with_device(&relay.device);
-        let quic = relay.addresses.iter().filter(|address| address.path() == Path::Quic);
-        let quic: Vec<Multiaddr> = quic.map(|address| address.multiaddr().clone()).collect();
-        if relay.links.is_empty() && address.path() == Path::Tcp && !quic.is_empty() {
-            let options = DialOpts::peer_id(*peer).condition(PeerCondition::Always).addresses(quic).build();
-            if let Err(error) = swarm.dial(options) {
-                tracing::debug!(%error, "a relay is not dialled over QUIC");
-            }
+        if relay.links.is_empty() {
+            show_udp(swarm, peer, &address, &relay.addresses);
         }
         relay.links.push((connection, address));
+        if relay.is_ill_met() {
+            swarm.behaviour_mut().streams.close(*peer, connection);
+        }
     }
 
     /// A relay has told how it sees this node: from now on a device that calls through it can be told, too.
@@ -242,8 +251,9 @@ impl Relays {
     /// A reservation was made, if this listener is one: where this node can be reached by it.
     pub(crate) fn listening(&mut self, listener: ListenerId, now: Instant) -> Option<Address> {
         let relay = self.by_listener(listener).filter(|relay| relay.reserved.is_none())?;
-        (relay.reserved, relay.problem) = (Some(now), None);
-        relay.circuit()
+        let circuit = relay.circuit()?;
+        (relay.reserved, relay.problem) = (Some((now, circuit.clone())), None);
+        Some(circuit)
     }
 
     /// A reservation was refused or lost: where this node can be reached no more.
@@ -286,7 +296,7 @@ impl Relays {
     }
 
     pub(crate) fn snapshot(&self) -> Vec<RelaySnapshot> {
-        let state = |relay: &Relay| match (relay.reserved, relay.links.is_empty()) {
+        let state = |relay: &Relay| match (&relay.reserved, relay.links.is_empty()) {
             (Some(_), _) => RelayState::Reserved,
             (None, false) => RelayState::Connected,
             (None, true) => RelayState::Away,
@@ -306,6 +316,21 @@ impl Relays {
 
     fn by_listener(&mut self, listener: ListenerId) -> Option<&mut Relay> {
         self.list.iter_mut().find(|relay| relay.reserving == Some(listener))
+    }
+}
+
+/// A connection over TCP is joined by one over QUIC, for the relay to see this node's UDP port. A relay has both at one
+/// port unless it says otherwise.
+fn show_udp(swarm: &mut Swarm<Behaviour>, peer: &PeerId, met: &Address, known: &[Address]) {
+    let Some(socket) = met.socket().filter(|_| met.path() == Path::Tcp) else { return };
+    let mut quic: Vec<Address> = known.iter().filter(|address| address.path() == Path::Quic).cloned().collect();
+    if quic.is_empty() {
+        quic.push(Address::quic(socket));
+    }
+    let addresses = quic.iter().map(|address| address.multiaddr().clone()).collect();
+    let options = DialOpts::peer_id(*peer).condition(PeerCondition::Always).addresses(addresses).build();
+    if let Err(error) = swarm.dial(options) {
+        tracing::debug!(%error, "a relay is not dialled over QUIC");
     }
 }
 

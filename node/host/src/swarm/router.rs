@@ -420,7 +420,6 @@ impl Router {
                 device: member.device,
                 path: link.path,
                 address: link.address.to_string(),
-                relay: Address::from_multiaddr(&link.address).ok().and_then(|address| address.relay_address()),
                 connections: member.links.len(),
                 since: member.since,
                 received,

@@ -134,7 +134,10 @@ impl Router {
         } else if swarm.behaviour().streams.gate.is_allowed(&peer) {
             self.enter(peer, link);
         } else if swarm.behaviour().streams.gate.is_relay(&peer) {
-            self.relays.established(swarm, &peer, connection, &link.address);
+            // To a relay itself everybody is one: those who come are none of its own.
+            if link.dialled {
+                self.relays.established(swarm, &peer, connection, &link.address);
+            }
         } else {
             let until = now + self.pairing_time;
             self.strangers.insert(connection, Stranger { peer, link, until });
