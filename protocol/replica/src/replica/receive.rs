@@ -375,6 +375,9 @@ impl Replica {
         }
         self.persist_received(entries, out);
         self.merge_arrivals(object, &arrivals, out);
+        if self.retired.contains_key(&object) {
+            self.judge_again(object);
+        }
         self.advance_folder(now, rng, object, out);
     }
 
