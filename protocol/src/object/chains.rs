@@ -89,6 +89,8 @@ struct Entry {
     /// How much of each *other* chain the record builds on, by rising slot. Of its own chain it builds
     /// on all that came before it.
     context: Arc<[(u32, u64)]>,
+    /// Places in `Chains::records` of its dependencies, but for those that were not here when it came.
+    deps: Box<[u32]>,
     chain: u32,
     frontier: u32,
 }
@@ -277,9 +279,10 @@ impl Chains {
             (None, Some(before)) => before.chain,
             (None, None) => self.chain_slot(record)?,
         };
-        let context = self.merged_context(chain, &header.prev, &header.deps);
+        let deps: Box<[u32]> = header.deps.iter().filter_map(|dep| self.find(&dep.id)).collect();
+        let context = self.merged_context(chain, self.entry(&header.prev), &deps);
         let frontier = self.frontier_slot(&header.control);
-        let entry = Entry { id: record.id(), seq: header.seq, height: header.height, context, chain, frontier };
+        let entry = Entry { id: record.id(), seq: header.seq, height: header.height, context, deps, chain, frontier };
         for below in header.deps.iter().map(|dep| &dep.id).chain([&header.prev]) {
             if let Some(below) = self.find(below) {
                 self.tips.remove(&below);

@@ -160,6 +160,8 @@ fn counting(world: &World) -> BTreeMap<ChainId, u64> {
         let by_itself = match &world.malice {
             // Nothing of a branch counts unless somebody has built on it.
             Some(_) if malicious && chains.is_branch(&chain) => 0,
+            // Whom it let in between a removal that was lost and the one that came about has a right of his own.
+            Some(_) if device.is_none() && world.is_let_in(&author) => head,
             Some(malice) if malicious => {
                 malice.cuts.iter().filter_map(|head| chains.reaches(&chain, head)).max().unwrap_or(0)
             }

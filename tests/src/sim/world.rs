@@ -337,6 +337,11 @@ impl World {
         self.cast == Cast::Malicious && self.leaver == Some(device)
     }
 
+    /// Whether a device may write in the folder, as the first one knows.
+    pub fn is_let_in(&self, device: &DeviceId) -> bool {
+        self.devices[0].replica.as_ref().is_some_and(|it| it.control().member(self.folder, *device).is_some())
+    }
+
     /// How many devices are of the mesh, or were: the first ones.
     fn members(&self) -> usize {
         self.devices.len() - usize::from(self.guest.is_some())

@@ -402,6 +402,8 @@ impl Replica {
                 tracing::debug!(%error, object = %object.short(), "a checkpoint could not be vouched for");
             }
             if self.let_go_of_replaced(object) {
+                self.vouch_anew(rng, object);
+                self.note_due(object);
                 self.retry_waiting(now, rng, object, out);
             }
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use meshwork_protocol::{
     id::{ChainId, DeviceId, ObjectId, OpId, RecordId},
     limits,
-    object::{Fit, RecordKind, Verified},
+    object::{Dep, Fit, RecordKind, Verified},
 };
 use rand_core::CryptoRng;
 
@@ -124,19 +124,42 @@ impl Replica {
         for author in authors.into_iter().filter(|author| *author != self.device.device_id()) {
             out.push(Output::Event(Event::ChainForked { object, device: author }));
         }
-        if heads.is_empty() || !self.may_write(object) {
-            return;
-        }
         let heads = state.intake.chains().deps(&heads);
+        if self.join(rng, object, &heads) {
+            self.judge_again(object);
+        }
+    }
+
+    /// Chains were let go of, and with them what somebody had said there for others, that do not stand by themselves: what
+    /// was shown of these goes on to stand.
+    pub(super) fn vouch_anew(&mut self, rng: &mut impl CryptoRng, object: ObjectId) {
+        let Some(state) = self.objects.get(&object) else { return };
+        let chains = state.intake.chains();
+        let limits = self.bench().limits(chains);
+        let stood = |(chain, _, head, _): (ChainId, _, u64, _)| {
+            let stood = state.standing(&chain).min(head);
+            let stands = limits.get(&chain).copied().unwrap_or(head);
+            chains.record_at(&chain, stood).filter(|_| stands < stood)
+        };
+        let heads = chains.deps(&chains.heads().filter_map(stood).collect::<Vec<_>>());
+        self.join(rng, object, &heads);
+        self.judge_again(object);
+    }
+
+    /// Writes records that do nothing but build on others; whether there is anything to write.
+    fn join(&mut self, rng: &mut impl CryptoRng, object: ObjectId, heads: &[Dep]) -> bool {
+        if heads.is_empty() || !self.may_write(object) {
+            return false;
+        }
         for deps in heads.chunks(limits::RECORD_DEPS) {
             let joined = self
                 .ensure_epoch(rng, object)
                 .and_then(|()| self.append(rng, object, (RecordKind::Join, &[], false), deps.to_vec()));
             if let Err(error) = joined {
-                tracing::warn!(%error, object = %object.short(), "what was shown of a forked chain is not vouched for");
+                tracing::warn!(%error, object = %object.short(), "what was shown is not vouched for");
             }
         }
-        self.judge_again(object);
+        true
     }
 
     /// Chains may have forked while records were being stored.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Chain, Chains, Dep, Entry};
+use super::{Chain, Chains, Entry};
 use crate::id::{ChainId, RecordId, RecordKey};
 
 /// Everything reachable from one record through predecessors and dependencies, the record itself not
@@ -65,16 +65,15 @@ impl Chains {
         self.at(chain, seq).map(|entry| Context { chains: self, entry })
     }
 
-    /// The context of a new record of the chain at `own`: its predecessor's itself where the
-    /// dependencies add nothing to it.
-    pub(super) fn merged_context(&self, own: u32, prev: &RecordId, deps: &[Dep]) -> Arc<[(u32, u64)]> {
-        let before = self.entry(prev);
+    /// The context of a record of the chain at `own`, from those of the one `before` it, itself where the dependencies
+    /// add nothing to it, and of its dependencies.
+    pub(super) fn merged_context(&self, own: u32, before: Option<&Entry>, deps: &[u32]) -> Arc<[(u32, u64)]> {
         let base = before.map_or_else(|| self.no_context.clone(), |entry| entry.context.clone());
         // The first of a branch builds on its stem as on another chain.
         let stem = before.filter(|before| before.chain != own).map(|before| (before.chain, before.seq));
         let mut merged = stem.map(|stem| raised(&base, stem));
         // What one that was let go of built on is in the context of the checkpoint, which names it all.
-        for dep in deps.iter().filter_map(|dep| self.entry(&dep.id)) {
+        for dep in deps.iter().filter_map(|dep| self.records.get(*dep as usize)) {
             let known: &[(u32, u64)] = merged.as_deref().unwrap_or(&base);
             if dep.chain == own || covered(known, dep.chain) >= dep.seq {
                 continue;

@@ -1,12 +1,9 @@
 //! Chains that were let go of: a checkpoint of their author, with which another chain of his begins, lists what of them
 //! still lives.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::BTreeSet;
 
-use super::{Chain, ChainError, Chains};
+use super::{Chain, ChainError, Chains, Entry};
 use crate::{
     id::{ChainId, DeviceId, Incarnation, RecordKey},
     limits,
@@ -211,7 +208,7 @@ impl Chains {
             }
         }
         self.compact(&gone);
-        self.strip_contexts(&slots);
+        self.renew_contexts(&slots);
     }
 
     fn compact(&mut self, gone: &BTreeSet<u32>) {
@@ -222,8 +219,11 @@ impl Chains {
             moved.push(stays.then_some(kept.len() as u32));
             kept.extend(stays.then_some(entry));
         }
-        self.records = kept;
         let to = |at: &u32| moved.get(*at as usize).copied().flatten();
+        for entry in kept.iter_mut().filter(|entry: &&mut Entry| !entry.deps.is_empty()) {
+            entry.deps = entry.deps.iter().filter_map(to).collect();
+        }
+        self.records = kept;
         self.by_prefix = self.by_prefix.iter().filter_map(|(prefix, at)| Some((*prefix, to(at)?))).collect();
         self.tips = self.tips.iter().filter_map(to).collect();
         self.shelved = self.shelved.iter().filter_map(|(at, chain)| Some((to(at)?, *chain))).collect();
@@ -232,17 +232,29 @@ impl Chains {
         }
     }
 
-    fn strip_contexts(&mut self, slots: &BTreeSet<u32>) {
-        let mut stripped: BTreeMap<usize, Arc<[(u32, u64)]>> = BTreeMap::new();
-        for entry in &mut self.records {
-            if entry.context.iter().any(|(slot, _)| slots.contains(slot)) {
-                let known = entry.context.as_ptr() as usize;
-                let context = stripped.entry(known).or_insert_with(|| {
-                    entry.context.iter().filter(|(slot, _)| !slots.contains(slot)).copied().collect()
-                });
-                entry.context = context.clone();
+    /// What was built on through chains that are no more is built on no more: a replica that never had them, or has read
+    /// its log again since, knows of nothing else either.
+    fn renew_contexts(&mut self, gone: &BTreeSet<u32>) {
+        // Below a record there are only earlier ones.
+        for at in 0..self.records.len() {
+            let Some(entry) = self.records.get(at) else { return };
+            if entry.context.iter().any(|(slot, _)| gone.contains(slot)) {
+                let context = self.merged_context(entry.chain, self.before(entry), &entry.deps);
+                if let Some(entry) = self.records.get_mut(at) {
+                    entry.context = context;
+                }
             }
         }
+    }
+
+    /// The record before one, in its chain or in the one that this leaves.
+    fn before(&self, entry: &Entry) -> Option<&Entry> {
+        let chain = self.chains.get(entry.chain as usize)?;
+        let of = match chain.branch {
+            Some(branch) if branch.base + 1 == entry.seq => self.chains.get(branch.stem as usize)?,
+            _ => chain,
+        };
+        self.at(&of.id, entry.seq.checked_sub(1)?)
     }
 }
 

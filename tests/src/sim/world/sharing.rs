@@ -1,10 +1,13 @@
 //! Another person, with whom the folder is shared: one device in a mesh of its own.
 
+use std::collections::BTreeSet;
+
 use meshwork_protocol::{
     contact::CardDevice,
     control::{Role, create_mesh},
-    id::{DeviceId, MeshId, ObjectId, OpId},
+    id::{ChainId, DeviceId, MeshId, ObjectId, OpId},
     key::{DeviceKey, RootKey, Signed},
+    object::Chains,
     seal::SealKey,
 };
 use meshwork_replica::{graph::Contact, replica::Replica};
@@ -197,12 +200,33 @@ impl World {
 
     /// What two devices must hold alike: all that concerns the folder, and of one mesh all else.
     pub(super) fn digest(&self, device: usize, replica: &Replica) -> (Option<[u8; 32]>, String) {
-        let own = (!self.is_guest(device)).then(|| replica.digest());
+        let own = (!self.is_guest(device)).then(|| self.own_digest(replica));
         let Some(guest) = &self.guest else { return (own, String::new()) };
         let chains = replica.intake(self.folder).map(|intake| intake.chains().digest());
         let logs = [ObjectId::from(self.mesh), ObjectId::from(guest.mesh), self.folder];
         let heads = logs.map(|log| replica.control().log(log).map(|log| log.heads()));
         (own, format!("{chains:?} {heads:?}"))
+    }
+
+    /// A device waits with letting go for all who may write. Strangers whom the malicious one let in, where its removal was
+    /// lost and made once more, build on nothing: one that hears of them early keeps what others have let go of. All else
+    /// must be alike then as well.
+    fn own_digest(&self, replica: &Replica) -> [u8; 32] {
+        let is_stranger = |device: &DeviceId| !self.index.contains_key(device);
+        if !self.removed_late || !replica.control().members(self.folder).any(|(device, _)| is_stranger(&device)) {
+            return replica.digest();
+        }
+        let (apart, objects) = (self.apart(), [self.mesh.into(), self.folder]);
+        let inside = self.devices.iter().enumerate().filter(|(number, _)| !apart.contains(number));
+        let chains = inside.filter_map(|(_, device)| Some(device.replica.as_ref()?.intake(self.folder)?.chains()));
+        let gone: BTreeSet<ChainId> = chains.flat_map(Chains::retired).map(|(chain, _)| chain).collect();
+        let mut held = Vec::new();
+        for chains in objects.iter().filter_map(|object| Some(replica.intake(*object)?.chains())) {
+            let is_gone = |chain: &ChainId| chains.root_of_chain(chain).is_some_and(|root| gone.contains(&root));
+            held.extend(chains.vector().0.into_iter().filter(|(chain, _)| !is_gone(chain)));
+        }
+        let heads: Vec<_> = replica.control().logs().map(|log| (log.id(), log.heads())).collect();
+        *blake3::hash(format!("{held:?} {heads:?}").as_bytes()).as_bytes()
     }
 }
 

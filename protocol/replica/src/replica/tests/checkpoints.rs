@@ -69,6 +69,12 @@ impl Scene {
 
     /// A device starts again with what its store has.
     fn restart(&mut self, node: usize) {
+        self.start_alone(node);
+        self.come_up(node);
+    }
+
+    /// The same where nobody is there.
+    fn start_alone(&mut self, node: usize) {
         self.go_down(node);
         let mesh = MeshId(self.mesh.0);
         let mut replica = Replica::new(identity(node as u8 + 1, mesh));
@@ -87,7 +93,6 @@ impl Scene {
         let out = replica.resume(self.now, &mut self.rng);
         self.nodes[node].replica = replica;
         self.carry_out(node, out);
-        self.come_up(node);
     }
 
     fn go_down(&mut self, node: usize) {
@@ -259,6 +264,56 @@ fn a_chain_that_another_copy_wrote_on_is_let_go_of_for_good() {
     scene.settle();
     scene.assert_same();
     assert_eq!(scene.links(OTHER), ["third".to_owned()].into());
+}
+
+#[test]
+fn who_is_behind_is_told_what_he_need_not_wait_for() {
+    let mut scene = Scene::new();
+    scene.change(ATTACKER, "note", Some("first"));
+    scene.change(OTHER, "other", Some("stays"));
+    scene.settle();
+    let mut copy = scene.copy_of_attacker();
+    scene.go_down(OTHER);
+    scene.checkpoint(ATTACKER);
+    scene.settle();
+    // The checkpoint does not know of it, the victim builds on it, and then both let go of its chain.
+    let stray = scene.written_by(&mut copy, "stray");
+    scene.send_record(scene.folder, stray);
+    scene.change(VICTIM, "more", Some("since"));
+    let absent = scene.device(OTHER);
+    scene.ask(VICTIM, |replica, _| replica.declare_away(absent)).unwrap();
+    scene.settle();
+    assert_eq!([VICTIM, ATTACKER].map(|node| scene.chains(node).retired().count()), [1, 1]);
+    scene.come_up(OTHER);
+    scene.assert_same();
+    assert_eq!(scene.chains(OTHER).retired().count(), 1);
+    assert!(scene.links(OTHER).contains("since"));
+}
+
+#[test]
+fn what_was_vouched_for_in_a_chain_that_is_no_more_goes_on_to_stand() {
+    let mut scene = Scene::new();
+    scene.change(VICTIM, "note", Some("first"));
+    scene.settle();
+    let backup = (scene.nodes[VICTIM].log.clone(), scene.nodes[VICTIM].records.clone());
+    let (mut one, mut two) = (scene.copy_of_attacker(), scene.copy_of_attacker());
+    let (left, right) = (scene.written_by(&mut one, "left"), scene.written_by(&mut two, "right"));
+    scene.checkpoint(VICTIM);
+    assert_eq!(scene.chains(OTHER).retired().count(), 1);
+    // The home is put back, and shows one of two twins before it hears that its chain is no more.
+    (scene.nodes[VICTIM].log, scene.nodes[VICTIM].records) = backup;
+    scene.start_alone(VICTIM);
+    let attacker = scene.device(ATTACKER);
+    scene.input(VICTIM, Input::PeerUp(attacker));
+    let hello = Frame::Hello { version: sync_frames::VERSION, objects: vec![] };
+    scene.input(VICTIM, Input::Frame { peer: attacker, bytes: hello.encode() });
+    scene.send_record(scene.folder, left);
+    scene.send_record(scene.folder, right);
+    assert!(scene.links(VICTIM).contains("left") && !scene.links(VICTIM).contains("right"));
+    scene.come_up(VICTIM);
+    scene.assert_same();
+    assert_eq!(scene.chains(VICTIM).retired().count(), 1);
+    assert!(scene.links(OTHER).contains("left") && !scene.links(OTHER).contains("right"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 
 impl Scene {
     /// Another replica with the keys of the attacker and all that it holds, as after a restore from a backup.
-    fn copy_of_attacker(&mut self) -> Replica {
+    pub(super) fn copy_of_attacker(&mut self) -> Replica {
         let original = &self.nodes[ATTACKER];
         let mut copy = Replica::new(identity(2, MeshId(self.mesh.0)));
         for object in [self.mesh, self.folder] {
@@ -31,7 +31,7 @@ impl Scene {
     }
 
     /// What a replica of the attacker writes next and does not send itself.
-    fn written_by(&mut self, replica: &mut Replica, target: &str) -> Vec<u8> {
+    pub(super) fn written_by(&mut self, replica: &mut Replica, target: &str) -> Vec<u8> {
         replica.author_record(&mut self.rng, self.folder, RecordKind::Feed, &link(target), false).unwrap();
         match replica.signed.pop() {
             Some(Stored::Record { bytes, .. }) => bytes,

@@ -108,6 +108,41 @@ fn who_has_not_what_came_before_begins_with_the_checkpoint() {
 }
 
 #[test]
+fn what_a_chain_built_on_goes_with_it() {
+    let mut whole = Chains::new(OBJECT);
+    let a1 = write(&mut whole, 1);
+    let run = checkpoint(&mut whole, 1, 1);
+    // What the checkpoint does not know of builds on what nobody else does.
+    let below = on(&whole, 3, vec![]);
+    whole.accept(&below).expect("in order");
+    let stray = on(&whole, 1, vec![named(&below)]);
+    whole.accept(&stray).expect("in order");
+    let above = on(&whole, 4, vec![named(&run[0]), named(&stray)]);
+    whole.accept(&above).expect("in order");
+    let further = on(&whole, 4, vec![]);
+    whole.accept(&further).expect("in order");
+    let has = |chains: &Chains, of: u8| {
+        [&above, &further].map(|it| chains.context(&it.id()).is_some_and(|context| context.contains(&chain(of), 1)))
+    };
+    assert_eq!(has(&whole, 3), [true, true]);
+    let mut fresh = Chains::new(OBJECT);
+    fresh.promise(chain(1), device(1), next_chain(1), true);
+    for record in [&a1, &run[0], &below] {
+        assert_eq!(fresh.accept(record), Ok(Fit::Line));
+    }
+    fresh.promise(chain(1), device(1), next_chain(1), true);
+    for record in [&above, &further] {
+        assert_eq!(fresh.accept(record), Ok(Fit::Line));
+    }
+    for mut chains in [whole, fresh] {
+        chains.retire(&BTreeSet::from([chain(1)]), &next_chain(1), 1);
+        assert_eq!(has(&chains, 3), [false, false]);
+        let context = chains.context(&further.id()).expect("held");
+        assert_eq!(context.entries().collect::<Vec<_>>().len(), 2, "the checkpoint, and the one before it");
+    }
+}
+
+#[test]
 fn a_fork_ends_with_the_chain() {
     let mut chains = Chains::new(OBJECT);
     let a1 = write(&mut chains, 1);
