@@ -338,6 +338,43 @@ fn what_a_plan_was_to_rename_and_is_nowhere_was_removed() {
     assert!(signed.iter().any(|operation| operation.replaces(&both[0].dot)), "{signed:?}");
 }
 
+/// Case: of a directory of two ids one goes elsewhere with its file, whose name in the other a directory takes. However
+/// little of that comes about, the file is there.
+#[test]
+fn what_a_directory_takes_the_name_of_is_never_nowhere() {
+    let (one, other, third) = (DirId([7; 16]), DirId([8; 16]), DirId([9; 16]));
+    let dir = |seq: u64, at: DirId, text: &str, id: DirId| operation(seq, at, text, Value::Dir(vec![id]));
+    let held = operation(3, one, "x", file(1));
+    let mut scene = Scene::new(&[dir(1, DirId::ROOT, "f", one), dir(2, DirId::ROOT, "f", other), held.clone()]);
+    let x = scene.file(11, &held.value);
+    scene.holds(&[], identity(DirId::ROOT), &[("f", Seen::Dir(identity(one)))]);
+    scene.holds(&path("f"), identity(one), &[("x", x.clone())]);
+    let (_, signed, _) = scene.tell(Input::DirtyEverywhere);
+    assert_eq!(signed, []);
+
+    scene.arrives(&operation(9, DirId::ROOT, "f", Value::Tombstone), &[1]);
+    scene.arrives(&dir(10, DirId::ROOT, "g", one), &[]);
+    scene.arrives(&dir(11, other, "x", third), &[]);
+    let batch = scene.tell(Input::Tick).0.expect("a plan");
+    let spare = path("f/x (conflict 01010101)");
+    let at = |is_it: &dyn Fn(&Step) -> bool| batch.steps.iter().position(is_it).expect("a step");
+    let parked = at(&|step| matches!(step, Step::Move { to, .. } if *to == spare));
+    let put = at(&|step| matches!(step, Step::PutFile { path: to, .. } if *to == path("g/x")));
+    let removed = at(&|step| matches!(step, Step::Remove { path, .. } if *path == spare));
+    assert!(parked < put && put < removed, "{batch:?}");
+    assert_eq!(batch.needs.get(&removed), Some(&put));
+
+    scene.holds(&[], identity(DirId::ROOT), &[("f", Seen::Dir(identity(one))), ("g", Seen::Dir(identity(third)))]);
+    scene.holds(&path("f"), identity(one), &[("x (conflict 01010101)", x)]);
+    scene.holds(&path("g"), identity(third), &[]);
+    scene.crashes();
+    scene.tell(Input::DirtyEverywhere);
+    let content = held.value.file().expect("a file").content;
+    let is_current =
+        |live: &[Arc<Operation>]| live.iter().any(|it| it.value.file().is_some_and(|it| it.content == content));
+    assert!(scene.feed.iter().any(is_current), "{:?}", scene.feed);
+}
+
 /// Case: a version was placed, and by the next start its record stands no more.
 #[test]
 fn what_a_plan_had_placed_is_not_the_users_after_a_crash() {
