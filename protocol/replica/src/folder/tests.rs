@@ -1,6 +1,6 @@
 //! The folder at a disk that is played by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork_protocol::{id::DirId, limits, seal::SeedRng};
 
@@ -373,6 +373,25 @@ fn what_a_directory_takes_the_name_of_is_never_nowhere() {
     let is_current =
         |live: &[Arc<Operation>]| live.iter().any(|it| it.value.file().is_some_and(|it| it.content == content));
     assert!(scene.feed.iter().any(is_current), "{:?}", scene.feed);
+}
+
+/// Case: what is shown under a name does not count any more, and another version goes by that name then. The file is not
+/// taken for that one.
+#[test]
+fn what_is_disowned_is_not_taken_for_what_takes_its_name() {
+    let both = [operation(1, DirId::ROOT, "a", file(1)), operation(2, DirId::ROOT, "a", file(2))];
+    let loser = "a (conflict 01010101)";
+    let third = operation(3, DirId::ROOT, loser, file(3));
+    let mut scene = Scene::new(&[both[0].clone(), both[1].clone(), third.clone()]);
+    scene.shows(&[("a", 12, 2), (loser, 13, 3), ("a (conflict 01010101) (conflict 01010101)", 11, 1)]);
+    let (placed, signed, _) = scene.tell(look(&[""]));
+    assert_eq!((placed, signed.len()), (None, 0));
+    scene.stand(loser, &[]);
+    scene.disk.disown(&BTreeSet::from([third.key.clone()]));
+    let (placed, signed, _) = scene.tell(Input::Tick);
+    assert_eq!(placed, None);
+    let current = scene.feed.lookup(DirId::ROOT, loser.as_bytes());
+    assert!(current.iter().any(|live| live.value.same_content(&third.value)), "{signed:?}");
 }
 
 /// Case: a version was placed, and by the next start its record stands no more.
