@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork_protocol::{
     control::{Control, ControlError, EpochError, Keyring},
-    id::{ChainId, DeviceId, EpochId, Incarnation, MeshId, ObjectId, OpId},
+    id::{ChainId, DeviceId, EpochId, Incarnation, MeshId, ObjectId, OpId, RecordKey},
     key::DeviceKey,
     object::{ChainError, Chains, RecordError},
     seal::{Convergence, SealKey},
@@ -111,8 +111,8 @@ struct Object {
     written: restore::Written,
     runs: checkpoint::Runs,
     ledger: checkpoint::Ledger,
-    /// Checkpoints of this device that do not know of all that it wrote.
-    forgetful: Vec<checkpoint::Forgetful>,
+    /// Records of this device of which a checkpoint of its own does not know, until all is merged without them.
+    strays: BTreeSet<RecordKey>,
     /// Chains that were let go of before this start; their records may be in the store still.
     let_go: BTreeSet<ChainId>,
 }
@@ -129,7 +129,7 @@ impl Object {
             written: restore::Written::new(),
             runs: checkpoint::Runs::new(),
             ledger: checkpoint::Ledger::default(),
-            forgetful: Vec::new(),
+            strays: BTreeSet::new(),
             let_go: BTreeSet::new(),
         }
     }

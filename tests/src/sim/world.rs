@@ -424,7 +424,9 @@ impl World {
                 return false;
             }
             let left = replica.transfers_left(folder).0;
-            if (!idle || left > 0) && (left == 0 || left > self.gone(replica).len()) {
+            // What waits for contents alone has no deadline: else something is still looked for, or tried again.
+            let busy = replica.folder(folder).is_none_or(|folder| folder.next_deadline().is_some());
+            if (!idle || left > 0) && (left == 0 || left > self.gone(replica).len() || busy) {
                 return false;
             }
             let (own, shared) = self.digest(number, replica);

@@ -197,11 +197,20 @@ impl DiskBase {
         self.dir_of.remove(&identity);
         match self.dirs.iter().find(|(_, other)| **other == identity) {
             Some((other, _)) => drop(self.dir_of.insert(identity, *other)),
-            None => {
-                for name in self.files.remove(&identity).unwrap_or_default().into_keys() {
-                    self.changes.push(BaseChange::File { parent: identity, name, fingerprint: None });
-                }
-            }
+            None => self.forget_files_in(identity),
+        }
+    }
+
+    /// Forgets the fingerprints of the files in the directory of `dir`: they are read again.
+    pub fn forget_files(&mut self, dir: DirId) {
+        if let Some(identity) = self.identity(dir) {
+            self.forget_files_in(identity);
+        }
+    }
+
+    fn forget_files_in(&mut self, parent: DirIdentity) {
+        for name in self.files.remove(&parent).unwrap_or_default().into_keys() {
+            self.changes.push(BaseChange::File { parent, name, fingerprint: None });
         }
     }
 

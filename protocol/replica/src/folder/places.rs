@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meshwork_protocol::id::DirId;
+use meshwork_protocol::id::{ContentId, DirId};
 
 use super::{
     base::DiskBase,
@@ -14,7 +14,7 @@ use super::{
     observed::{DirIdentity, Expect, Path, Step},
     scan::joined,
 };
-use crate::feed::{Entry, FileValue, Name, NodeId};
+use crate::feed::{ConflictNames, Entry, FileValue, Name, NodeId};
 
 /// What is under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,18 @@ pub struct Places<'a> {
     pub filled: BTreeMap<(Dir, Name), usize>,
     /// The names that files are new at.
     vacant: BTreeMap<(Dir, Name), FileValue>,
+    /// The contents that names are to show.
+    wanted: BTreeSet<ContentId>,
+    /// Files that gave their name to a directory before they have their new one.
+    parked: Vec<Parked>,
     steps: DirSteps,
+}
+
+/// A file that waits beside its old name.
+struct Parked {
+    slot: (Dir, Name),
+    name: Name,
+    expect: Expect,
 }
 
 impl<'a> Places<'a> {
@@ -66,6 +77,8 @@ impl<'a> Places<'a> {
             cleared: BTreeSet::new(),
             filled: BTreeMap::new(),
             vacant: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            parked: Vec::new(),
             steps: Vec::new(),
         }
     }
@@ -142,6 +155,8 @@ impl<'a> Places<'a> {
         self.vacant = vacant
             .filter_map(|slot| Some(((slot.dir, slot.name.clone()), slot.new.as_ref().and_then(Entry::file)?.clone())))
             .collect();
+        let files = slots.iter().filter_map(|slot| slot.new.as_ref().and_then(Entry::file));
+        self.wanted = files.map(|file| file.content).collect();
         for (node, (parent, name)) in wanted {
             self.bring(node, parent, name);
         }
@@ -236,19 +251,40 @@ impl<'a> Places<'a> {
     }
 
     /// Takes a file out of the way whose name a directory takes: to its new name in the same directory, if
-    /// it has one; where it is wanted elsewhere, it was copied before the first step.
+    /// it has one. Where it is wanted elsewhere, it stays beside its old name until it is there: were it nowhere when the
+    /// work is cut short, the next look would take it for removed.
     fn clear(&mut self, slot: &(Dir, Name)) {
         let expect = self.file(slot.0, &slot.1);
         let (Some(above), Some(expect)) = (self.path(slot.0), expect) else { return };
         let from = joined(&above, &slot.1);
         self.occupants.insert(slot.clone(), Occupant::Nothing);
         self.cleared.insert(slot.clone());
-        let Some(target) = self.other_name(slot) else {
-            return self.push(Step::Remove { path: from, expect }, [slot.clone()]);
+        let target = match (self.other_name(slot), self.spare_name(slot)) {
+            (Some(target), _) => {
+                self.filled.insert(target.clone(), self.steps.len());
+                target
+            }
+            (None, Some(name)) => {
+                self.parked.push(Parked { slot: slot.clone(), name: name.clone(), expect: expect.clone() });
+                (slot.0, name)
+            }
+            (None, None) => return self.push(Step::Remove { path: from, expect }, [slot.clone()]),
         };
         self.occupants.insert(target.clone(), Occupant::File);
-        self.filled.insert(target.clone(), self.steps.len());
         self.push(Step::Move { from, to: joined(&above, &target.1), expect }, [slot.clone(), target]);
+    }
+
+    /// The name beside its own under which a file waits that is wanted elsewhere: one that neither tree has there.
+    fn spare_name(&self, slot: &(Dir, Name)) -> Option<Name> {
+        let (old, new) = self.trees.nodes(slot.0);
+        let entry = self.trees.old.entry_in(old?, &slot.1)?;
+        let value = entry.file().filter(|value| self.wanted.contains(&value.content))?;
+        let mut names = ConflictNames::for_file(&slot.1, &value.content);
+        let is_taken = |name: &Name| {
+            self.occupant(slot.0, name) != Occupant::Nothing
+                || new.is_some_and(|node| self.trees.new.entry_in(node, name).is_some())
+        };
+        std::iter::repeat_with(|| names.advance()).find(|name| !is_taken(name))
     }
 
     fn other_name(&self, slot: &(Dir, Name)) -> Option<(Dir, Name)> {
@@ -274,8 +310,14 @@ impl<'a> Places<'a> {
         fingerprint.map(Expect::File)
     }
 
-    /// Steps that remove the directories that the second tree does not have, deepest first.
+    /// Steps that remove what waited beside its old name and has its new one by now, and the directories that the second
+    /// tree does not have, deepest first.
     pub fn removals(&mut self) -> DirSteps {
+        for Parked { slot, name, expect } in std::mem::take(&mut self.parked) {
+            if let Some(above) = self.path(slot.0) {
+                self.push(Step::Remove { path: joined(&above, &name), expect }, [slot]);
+            }
+        }
         let gone: Vec<NodeId> = self.trees.old.nodes().filter(|node| self.trees.new_of(*node).is_none()).collect();
         for node in gone.into_iter().rev() {
             let dir = Dir::Old(node);

@@ -1,6 +1,6 @@
 //! The folder at a disk that is played by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork_protocol::{id::DirId, limits, seal::SeedRng};
 
@@ -336,6 +336,62 @@ fn what_a_plan_was_to_rename_and_is_nowhere_was_removed() {
     let (_, signed, _) = scene.tell(Input::DirtyEverywhere);
     assert_eq!(Scene::tombstones(&signed).len(), 1);
     assert!(signed.iter().any(|operation| operation.replaces(&both[0].dot)), "{signed:?}");
+}
+
+/// Case: of a directory of two ids one goes elsewhere with its file, whose name in the other a directory takes. However
+/// little of that comes about, the file is there.
+#[test]
+fn what_a_directory_takes_the_name_of_is_never_nowhere() {
+    let (one, other, third) = (DirId([7; 16]), DirId([8; 16]), DirId([9; 16]));
+    let dir = |seq: u64, at: DirId, text: &str, id: DirId| operation(seq, at, text, Value::Dir(vec![id]));
+    let held = operation(3, one, "x", file(1));
+    let mut scene = Scene::new(&[dir(1, DirId::ROOT, "f", one), dir(2, DirId::ROOT, "f", other), held.clone()]);
+    let x = scene.file(11, &held.value);
+    scene.holds(&[], identity(DirId::ROOT), &[("f", Seen::Dir(identity(one)))]);
+    scene.holds(&path("f"), identity(one), &[("x", x.clone())]);
+    let (_, signed, _) = scene.tell(Input::DirtyEverywhere);
+    assert_eq!(signed, []);
+
+    scene.arrives(&operation(9, DirId::ROOT, "f", Value::Tombstone), &[1]);
+    scene.arrives(&dir(10, DirId::ROOT, "g", one), &[]);
+    scene.arrives(&dir(11, other, "x", third), &[]);
+    let batch = scene.tell(Input::Tick).0.expect("a plan");
+    let spare = path("f/x (conflict 01010101)");
+    let at = |is_it: &dyn Fn(&Step) -> bool| batch.steps.iter().position(is_it).expect("a step");
+    let parked = at(&|step| matches!(step, Step::Move { to, .. } if *to == spare));
+    let put = at(&|step| matches!(step, Step::PutFile { path: to, .. } if *to == path("g/x")));
+    let removed = at(&|step| matches!(step, Step::Remove { path, .. } if *path == spare));
+    assert!(parked < put && put < removed, "{batch:?}");
+    assert_eq!(batch.needs.get(&removed), Some(&put));
+
+    scene.holds(&[], identity(DirId::ROOT), &[("f", Seen::Dir(identity(one))), ("g", Seen::Dir(identity(third)))]);
+    scene.holds(&path("f"), identity(one), &[("x (conflict 01010101)", x)]);
+    scene.holds(&path("g"), identity(third), &[]);
+    scene.crashes();
+    scene.tell(Input::DirtyEverywhere);
+    let content = held.value.file().expect("a file").content;
+    let is_current =
+        |live: &[Arc<Operation>]| live.iter().any(|it| it.value.file().is_some_and(|it| it.content == content));
+    assert!(scene.feed.iter().any(is_current), "{:?}", scene.feed);
+}
+
+/// Case: what is shown under a name does not count any more, and another version goes by that name then. The file is not
+/// taken for that one.
+#[test]
+fn what_is_disowned_is_not_taken_for_what_takes_its_name() {
+    let both = [operation(1, DirId::ROOT, "a", file(1)), operation(2, DirId::ROOT, "a", file(2))];
+    let loser = "a (conflict 01010101)";
+    let third = operation(3, DirId::ROOT, loser, file(3));
+    let mut scene = Scene::new(&[both[0].clone(), both[1].clone(), third.clone()]);
+    scene.shows(&[("a", 12, 2), (loser, 13, 3), ("a (conflict 01010101) (conflict 01010101)", 11, 1)]);
+    let (placed, signed, _) = scene.tell(look(&[""]));
+    assert_eq!((placed, signed.len()), (None, 0));
+    scene.stand(loser, &[]);
+    scene.disk.disown(&BTreeSet::from([third.key.clone()]));
+    let (placed, signed, _) = scene.tell(Input::Tick);
+    assert_eq!(placed, None);
+    let current = scene.feed.lookup(DirId::ROOT, loser.as_bytes());
+    assert!(current.iter().any(|live| live.value.same_content(&third.value)), "{signed:?}");
 }
 
 /// Case: a version was placed, and by the next start its record stands no more.

@@ -35,14 +35,6 @@ impl Run {
 /// Whole checkpoints by the chain that begins with each.
 pub(super) type Runs = BTreeMap<ChainId, Run>;
 
-/// A checkpoint of this device that does not know of all that it wrote.
-pub(super) struct Forgetful {
-    /// The chains whose place it takes.
-    chains: BTreeSet<ChainId>,
-    /// The records of which it lists anything.
-    listed: BTreeSet<RecordKey>,
-}
-
 /// What a device has to know of what it wrote to list what of it lives.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
@@ -143,15 +135,22 @@ impl Object {
     }
 
     /// Another copy of this device, or this one before it was restored from a backup, has written a checkpoint that does
-    /// not know of what this one wrote since. The disk may show that: it is not gone, but new.
+    /// not know of what this one wrote since. Which records these are is not known any more once they are let go of.
+    fn note_strays(&mut self, device: DeviceId, chains: &BTreeSet<ChainId>, listed: &BTreeSet<RecordKey>) {
+        let Object { intake, folder: Some(folder), strays, .. } = self else { return };
+        let base = folder.base().into_iter().flat_map(|base| base.map().iter());
+        let shown = base.chain(folder.feed().iter()).flatten().map(|operation| operation.dot.record);
+        let held = intake.chains();
+        let is_of = |record: &RecordKey| held.root(record).is_some_and(|root| chains.contains(&root));
+        let known = shown.chain(held.written_by(device));
+        strays.extend(known.filter(|record| is_of(record) && !listed.contains(record)));
+    }
+
+    /// The disk may show strays: that is not gone, but new.
     pub(super) fn disown_strays(&mut self) {
-        let Object { intake, folder: Some(folder), forgetful, .. } = self else { return };
-        let Some(base) = folder.base().filter(|_| !forgetful.is_empty()) else { return };
-        let is_stray = |record: &RecordKey| {
-            let root = intake.chains().root(record);
-            root.is_some_and(|root| forgetful.iter().any(|it| it.chains.contains(&root) && !it.listed.contains(record)))
-        };
-        let shown = base.map().iter().flatten().filter(|operation| is_stray(&operation.dot.record));
+        let Object { folder: Some(folder), strays, .. } = self else { return };
+        let Some(base) = folder.base().filter(|_| !strays.is_empty()) else { return };
+        let shown = base.map().iter().flatten().filter(|operation| strays.contains(&operation.dot.record));
         let keys: BTreeSet<Key> = shown.map(|operation| operation.key.clone()).collect();
         folder.disown(&keys);
     }
@@ -376,7 +375,7 @@ impl Replica {
         if !state.runs.contains_key(&by) && state.intake.chains().has_strays(&chains, (&by, run.last), records) {
             // What it does not know of counts no more, nor does what that had replaced.
             if record.author() == device {
-                state.forgetful.push(Forgetful { chains: chains.clone(), listed: records.clone() });
+                state.note_strays(device, &chains, records);
                 state.disown_strays();
             }
             state.read_again();

@@ -84,13 +84,16 @@ impl Expected {
     }
 
     /// The base. A key of which an operation is missing (the log lost its end) is left out: its file
-    /// is then met as one that nothing is known of, and content that is equal is adopted.
+    /// is then met as one that nothing is known of, and content that is equal is adopted. All files beside it are read
+    /// again, for its name may be that of something else now.
     pub fn into_base(self) -> DiskBase {
         let mut base = DiskBase::default();
         let found = |dots: Vec<Dot>| dots.iter().map(|dot| self.found.get(dot).cloned()).collect::<Option<Vec<_>>>();
+        let mut unknown = Vec::new();
         for (key, dots) in self.stored.keys {
-            if let Some(operations) = found(dots) {
-                base.restore(BaseChange::Key { key, operations });
+            match found(dots) {
+                Some(operations) => base.restore(BaseChange::Key { key, operations }),
+                None => unknown.push(key.dir),
             }
         }
         for (dir, identity) in self.stored.dirs {
@@ -107,6 +110,7 @@ impl Expected {
             }
         }
         void.into_iter().for_each(|key| base.drop_intent(key));
+        unknown.into_iter().for_each(|dir| base.forget_files(dir));
         base
     }
 }

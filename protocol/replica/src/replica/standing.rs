@@ -343,7 +343,7 @@ impl Replica {
         self.remap_folder(object);
         if let Some(state) = self.objects.get_mut(&object) {
             state.disown_strays();
-            state.forgetful.clear();
+            state.strays.clear();
         }
         self.advance_folder(now, rng, object, out);
     }

@@ -36,6 +36,8 @@ pub struct Authority {
     pub put: BTreeSet<ContentId>,
     /// Contents that were put and recorded, on which device, as the user's own work.
     pub taken_over: BTreeMap<ContentId, usize>,
+    /// Contents that a user had given up before they were put.
+    given_up: BTreeSet<ContentId>,
     /// Of records that a device wrote: the revocations of which it knew, and that it was in all the same.
     pub known: BTreeMap<RecordId, BTreeSet<OpId>>,
 }
@@ -104,8 +106,17 @@ impl World {
         let (Step::PutFile { path, value, .. }, Stepped::Done(_)) = (step, stepped) else { return };
         let Some((at, paths, contents)) = &self.authority.putting else { return };
         if *at == device && paths.contains(path) && contents.contains(&value.content) {
-            self.given_up.remove(&value.content);
+            self.authority.given_up.extend(self.given_up.take(&value.content));
             self.authority.put.insert(value.content);
+        }
+    }
+
+    /// A device takes a content off its disk. One that was put and is not recorded was met there as what somebody else had
+    /// written, and a user who saw that had given it up.
+    pub(super) fn note_displaced(&mut self, device: usize, content: ContentId) {
+        let puts = self.authority.putting.as_ref().is_some_and(|(at, ..)| *at == device);
+        if puts && self.authority.put.contains(&content) && self.authority.given_up.contains(&content) {
+            self.given_up.insert(content);
         }
     }
 

@@ -156,6 +156,7 @@ impl World {
             return outcome;
         }
         if let Some(before) = before {
+            self.note_displaced(device, content_of(&before));
             self.devices[device].displaced.push(content_of(&before));
         }
         let now = path.and_then(|path| self.devices[device].disk.read(path));

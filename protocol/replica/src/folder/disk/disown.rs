@@ -20,6 +20,8 @@ impl Disk {
             if shown.iter().any(|operation| operation.value.file().is_some() && !is_live(operation)) {
                 self.base.forget_intents([key]);
                 self.base.set_key(key.clone(), Vec::new());
+                // Else it would be taken for what is shown by its name now.
+                self.base.forget_files(key.dir);
                 self.look_everywhere();
             }
         }

@@ -3,7 +3,13 @@
 use meshwork_protocol::{id::DirId, object::Chains};
 
 use super::*;
-use crate::feed::{Dot, Part};
+use crate::{
+    feed::{Dot, Part},
+    folder::{
+        BaseChange, DiskBase,
+        observed::{DirIdentity, Listing},
+    },
+};
 
 /// A name, and what it is to show; `None` removes it.
 fn change(name: &str, target: Option<&str>, base: &[Dot]) -> Vec<u8> {
@@ -69,12 +75,12 @@ impl Scene {
 
     /// A device starts again with what its store has.
     fn restart(&mut self, node: usize) {
-        self.start_alone(node);
+        self.start(node);
         self.come_up(node);
     }
 
     /// The same where nobody is there.
-    fn start_alone(&mut self, node: usize) {
+    fn start(&mut self, node: usize) {
         self.go_down(node);
         let mesh = MeshId(self.mesh.0);
         let mut replica = Replica::new(identity(node as u8 + 1, mesh));
@@ -266,6 +272,47 @@ fn a_chain_that_another_copy_wrote_on_is_let_go_of_for_good() {
     assert_eq!(scene.links(OTHER), ["third".to_owned()].into());
 }
 
+/// Case: a home is put back, and the checkpoint that it had written does not know of what it writes then. That comes with
+/// the proof that the old chain has forked, when the others have let go of it.
+#[test]
+fn what_the_disk_shows_and_the_own_checkpoint_does_not_know_is_written_again() {
+    let mut scene = Scene::new();
+    scene.change(ATTACKER, "note", Some("first"));
+    scene.settle();
+    let backup = (scene.nodes[ATTACKER].log.clone(), scene.nodes[ATTACKER].records.clone());
+    scene.change(ATTACKER, "note", Some("first"));
+    scene.settle();
+    scene.checkpoint(ATTACKER);
+    scene.change(ATTACKER, "gone", None);
+    scene.settle();
+    assert_eq!(scene.chains(OTHER).retired().count(), 1);
+    scene.go_down(ATTACKER);
+    (scene.nodes[ATTACKER].log, scene.nodes[ATTACKER].records) = backup;
+    scene.start(ATTACKER);
+    scene.change(ATTACKER, "more", Some("since"));
+    let object = scene.folder;
+    let root = DirIdentity { device: 1, inode: 1, born_ns: 0 };
+    let shown = scene.nodes[ATTACKER].replica.folder_mut(object).unwrap();
+    let mut base = DiskBase::default();
+    base.restore(BaseChange::Dir { dir: DirId::ROOT, identity: Some(root) });
+    for live in shown.feed().iter() {
+        base.restore(BaseChange::Key { key: live[0].key.clone(), operations: live.to_vec() });
+    }
+    shown.map(base);
+    scene.come_up(ATTACKER);
+    assert!(!scene.links(OTHER).contains("since"));
+    let link = |target: &str| Seen::Symlink { target: target.as_bytes().to_vec() };
+    let entries = [("note", "first"), ("more", "since")].map(|(name, target)| (key(name).name, link(target)));
+    for _ in 0..3 {
+        let listing = Listing { identity: root, entries: entries.to_vec() };
+        let input = folder::Input::Listed(vec![(Vec::new(), Ok(listing))]);
+        scene.input(ATTACKER, Input::Folder { object, input });
+        scene.settle();
+    }
+    scene.assert_same();
+    assert!(scene.links(OTHER).contains("since"));
+}
+
 #[test]
 fn who_is_behind_is_told_what_he_need_not_wait_for() {
     let mut scene = Scene::new();
@@ -302,7 +349,7 @@ fn what_was_vouched_for_in_a_chain_that_is_no_more_goes_on_to_stand() {
     assert_eq!(scene.chains(OTHER).retired().count(), 1);
     // The home is put back, and shows one of two twins before it hears that its chain is no more.
     (scene.nodes[VICTIM].log, scene.nodes[VICTIM].records) = backup;
-    scene.start_alone(VICTIM);
+    scene.start(VICTIM);
     let attacker = scene.device(ATTACKER);
     scene.input(VICTIM, Input::PeerUp(attacker));
     let hello = Frame::Hello { version: sync_frames::VERSION, objects: vec![] };
