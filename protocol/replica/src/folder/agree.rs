@@ -47,6 +47,9 @@ pub fn agreement(base: &FeedMap, feed: &FeedMap, differences: &[Difference]) -> 
             refuted.extend(entry.iter().flat_map(Entry::sources).map(|operation| operation.key.clone()));
         }
         refuted.retain(|key| agreement.keys.contains(key));
+        // What would be shown in a directory that is gone is not there, though both trees say the same of it.
+        let shows = |key: &&Key| target.at(key).iter().any(|operation| !operation.value.is_tombstone());
+        refuted.extend(agreement.keys.iter().filter(shows).filter(|key| disk.is_gone(&trees, key)).cloned());
         if refuted.is_empty() && unexplained.is_empty() {
             agreement.settled =
                 agreement.partial.iter().copied().filter(|n| disk.is_shown(&trees, &differences[*n])).collect();
@@ -144,6 +147,12 @@ impl<'d> OnDisk<'d> {
             return slot.new.is_none();
         }
         self.found.get(&(slot.dir, &slot.name)).is_some_and(|found| shows(trees, found, slot.new.as_ref()))
+    }
+
+    /// Whether the directory is gone in which the second tree shows a key.
+    fn is_gone(&self, trees: &Trees<'_>, key: &Key) -> bool {
+        let old = trees.new.node_of(key.dir).and_then(|node| trees.old_of(node));
+        old.is_some_and(|node| self.gone.contains(&node))
     }
 
     /// Whether the second tree shows what a difference found.

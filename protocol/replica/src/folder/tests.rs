@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use meshwork_protocol::{id::DirId, limits, seal::SeedRng};
 
 use super::{
+    agree::agreement,
     fixtures::{PRINT, SUB, dot, file, identity, name, operation, path},
     observed::{DirIdentity, Expect, Fingerprint, Listing, Seen, Step},
+    scan::{Difference, Found},
     *,
 };
 use crate::feed::{FileValue, Name, Value};
@@ -392,6 +394,21 @@ fn what_is_disowned_is_not_taken_for_what_takes_its_name() {
     assert_eq!(placed, None);
     let current = scene.feed.lookup(DirId::ROOT, loser.as_bytes());
     assert!(current.iter().any(|live| live.value.same_content(&third.value)), "{signed:?}");
+}
+
+/// Case: a directory was removed, and the replica has it elsewhere by the next look, with somebody else's version of a file
+/// in it that is equal to the one that was shown. Only that one was removed.
+#[test]
+fn what_nobody_saw_in_a_removed_directory_is_not_removed_with_it() {
+    let dir = Value::Dir(vec![SUB]);
+    let shown = [operation(1, DirId::ROOT, "d", dir.clone()), operation(2, SUB, "x", file(1))];
+    let mut base = FeedMap::default();
+    base.apply(&shown);
+    let mut feed = base.clone();
+    feed.apply(&[operation(9, DirId::ROOT, "e", dir)]);
+    feed.set_key(shown[1].key.clone(), vec![operation(10, SUB, "x", file(1))]);
+    let gone = Difference { at: DirId::ROOT, name: name("d"), now: Found::Absent };
+    assert_eq!(agreement(&base, &feed, &[gone]).keys, BTreeSet::new());
 }
 
 /// Case: a version was placed, and by the next start its record stands no more.
