@@ -180,8 +180,7 @@ impl Sync {
             return self.send(peer, Frame::Served { object });
         }
         view.serving += 1;
-        let behind = local.retired.iter().any(|chain| view.claims.contains_key(chain));
-        self.outputs.push(Output::Serve { peer, object, ranges, answer: true, behind });
+        self.outputs.push(Output::Serve { peer, object, ranges, answer: true });
     }
 
     fn records(&mut self, peer: DeviceId, object: ObjectId, records: Vec<ByteBuf>) {
