@@ -48,7 +48,10 @@ pub struct SealError(pub usize);
 /// The secret half of a [`SealPublic`]. Random and never derived from the device key, so that it can change without
 /// the device's name changing. Wiped when dropped.
 #[derive(Clone)]
-pub struct SealKey(x25519_dalek::StaticSecret);
+pub struct SealKey {
+    secret: x25519_dalek::StaticSecret,
+    public: SealPublic,
+}
 
 impl SealKey {
     /// A new key.
@@ -60,17 +63,19 @@ impl SealKey {
 
     /// The key with these 32 secret bytes.
     pub fn from_bytes(secret: &[u8; 32]) -> Self {
-        Self(x25519_dalek::StaticSecret::from(*secret))
+        let secret = x25519_dalek::StaticSecret::from(*secret);
+        let public = SealPublic(x25519_dalek::PublicKey::from(&secret).to_bytes());
+        Self { secret, public }
     }
 
     /// The 32 secret bytes.
     pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(self.0.to_bytes())
+        Zeroizing::new(self.secret.to_bytes())
     }
 
     /// The public half.
     pub fn public(&self) -> SealPublic {
-        SealPublic(x25519_dalek::PublicKey::from(&self.0).to_bytes())
+        self.public
     }
 }
 
