@@ -213,6 +213,9 @@ pub enum Output {
         ranges: Vec<Range>,
         /// Whether the peer asked, so that [`Frame::Served`] follows the records.
         answer: bool,
+        /// Whether the peer asked and still has chains that were let go of here: what it asks for may build on more of
+        /// them than it can get.
+        behind: bool,
     },
     /// Send what a peer lacks of a control log as [`Frame::ControlItems`], the last frame with `done`, be
     /// it empty. Ends with [`Input::ControlSent`].

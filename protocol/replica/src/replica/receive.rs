@@ -39,10 +39,10 @@ impl Replica {
             for output in self.sync.handle(now, input) {
                 match output {
                     sync::Output::Send { peer, frame } => out.push(Output::Send { peer, frame }),
-                    sync::Output::Serve { peer, object, ranges, answer } => {
+                    sync::Output::Serve { peer, object, ranges, answer, behind } => {
                         let places =
                             self.objects.get(&object).map(|state| sync::serve::plan(state.intake.chains(), &ranges));
-                        self.tell_retired(peer, object, &ranges, out);
+                        self.tell_retired(peer, object, &ranges, behind, out);
                         out.push(Output::Serve { peer, object, places: places.unwrap_or_default(), answer });
                     }
                     sync::Output::SendControl { peer, object, have } => {
@@ -240,10 +240,10 @@ impl Replica {
         }
     }
 
-    /// Tells a peer that asks for a checkpoint of the chains that were let go of for such.
-    fn tell_retired(&self, peer: DeviceId, object: ObjectId, ranges: &[Range], out: &mut Vec<Output>) {
+    /// Tells a peer that is behind, or asks for a checkpoint, of the chains that were let go of for such.
+    fn tell_retired(&self, peer: DeviceId, object: ObjectId, ranges: &[Range], behind: bool, out: &mut Vec<Output>) {
         let Some(state) = self.objects.get(&object) else { return };
-        let retired = sync::serve::retired(state.intake.chains(), ranges);
+        let retired = sync::serve::retired(state.intake.chains(), ranges, behind);
         for chains in retired.chunks(limits::SYNC_RETIRED) {
             out.push(Output::Send { peer, frame: Frame::Retired { object, chains: chains.to_vec() } });
         }

@@ -180,7 +180,8 @@ impl Sync {
             return self.send(peer, Frame::Served { object });
         }
         view.serving += 1;
-        self.outputs.push(Output::Serve { peer, object, ranges, answer: true });
+        let behind = local.retired.iter().any(|chain| view.claims.contains_key(chain));
+        self.outputs.push(Output::Serve { peer, object, ranges, answer: true, behind });
     }
 
     fn records(&mut self, peer: DeviceId, object: ObjectId, records: Vec<ByteBuf>) {

@@ -213,9 +213,9 @@ impl View {
         }
     }
 
-    /// Forgets what is known of chains.
+    /// Forgets what is known of chains, but that the peer has them still.
     pub(super) fn forget(&mut self, chains: &BTreeSet<ChainId>) {
-        for places in [&mut self.claims, &mut self.pushed, &mut self.told] {
+        for places in [&mut self.pushed, &mut self.told] {
             places.retain(|chain, _| !chains.contains(chain));
         }
         self.news.retain(|chain| !chains.contains(chain));

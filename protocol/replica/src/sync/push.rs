@@ -81,7 +81,7 @@ impl Sync {
         }
         if !ranges.is_empty() {
             entry.pushes += 1;
-            self.outputs.push(Output::Serve { peer, object, ranges, answer: false });
+            self.outputs.push(Output::Serve { peer, object, ranges, answer: false, behind: false });
         }
     }
 

@@ -19,10 +19,10 @@ pub struct Serving {
 }
 
 /// The chains that were let go of here, of which those who ask for these ranges may still wait for something: all, where
-/// they ask for the beginning of one that has taken the place of others.
-pub fn retired(chains: &Chains, ranges: &[Range]) -> Vec<Retirement> {
+/// they are `behind`, or ask for the beginning of one that has taken the place of others.
+pub fn retired(chains: &Chains, ranges: &[Range], behind: bool) -> Vec<Retirement> {
     let begins = |range: &Range| range.first == 1 && chains.sealed(&range.chain) > 0;
-    if !ranges.iter().any(begins) {
+    if !behind && !ranges.iter().any(begins) {
         return Vec::new();
     }
     let retirement = |(chain, by)| Some(Retirement { chain, device: chains.author(&by)?, by });

@@ -314,6 +314,30 @@ fn what_the_disk_shows_and_the_own_checkpoint_does_not_know_is_written_again() {
 }
 
 #[test]
+fn who_is_behind_is_told_what_he_need_not_wait_for() {
+    let mut scene = Scene::new();
+    scene.change(ATTACKER, "note", Some("first"));
+    scene.change(OTHER, "other", Some("stays"));
+    scene.settle();
+    let mut copy = scene.copy_of_attacker();
+    scene.go_down(OTHER);
+    scene.checkpoint(ATTACKER);
+    scene.settle();
+    // The checkpoint does not know of it, the victim builds on it, and then both let go of its chain.
+    let stray = scene.written_by(&mut copy, "stray");
+    scene.send_record(scene.folder, stray);
+    scene.change(VICTIM, "more", Some("since"));
+    let absent = scene.device(OTHER);
+    scene.ask(VICTIM, |replica, _| replica.declare_away(absent)).unwrap();
+    scene.settle();
+    assert_eq!([VICTIM, ATTACKER].map(|node| scene.chains(node).retired().count()), [1, 1]);
+    scene.come_up(OTHER);
+    scene.assert_same();
+    assert_eq!(scene.chains(OTHER).retired().count(), 1);
+    assert!(scene.links(OTHER).contains("since"));
+}
+
+#[test]
 fn what_was_vouched_for_in_a_chain_that_is_no_more_goes_on_to_stand() {
     let mut scene = Scene::new();
     scene.change(VICTIM, "note", Some("first"));

@@ -128,7 +128,7 @@ fn questions_beyond_credit_or_holdings_cost_nothing() {
     for _ in 0..limits::SERVING_PER_OBJECT {
         let outputs = say(&mut sync, NOW, &want(chain(1), 0, u64::MAX));
         let ranges = vec![Range { chain: chain(1), first: 0, last: 10, after: Prefix::default() }];
-        assert_eq!(outputs, [Output::Serve { peer: PEER, object: OBJECT, ranges, answer: true }]);
+        assert_eq!(outputs, [Output::Serve { peer: PEER, object: OBJECT, ranges, answer: true, behind: false }]);
     }
     for _ in 0..10 {
         assert!(served(say(&mut sync, NOW, &want(chain(1), 1, 10))));
