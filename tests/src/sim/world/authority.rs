@@ -7,7 +7,7 @@ use meshwork_protocol::{
     id::{ContentId, DeviceId, ObjectId, OpId, RecordId},
 };
 use meshwork_replica::{
-    folder::observed::{Path, Step, Stepped},
+    folder::observed::{Batch, Path, Step, Stepped},
     replica::{Choice, Replica},
 };
 
@@ -30,8 +30,7 @@ pub struct Authority {
     pub admin: Option<usize>,
     /// Whose records each revocation cuts, and the newest of them that it lets stand.
     pub cuts: BTreeMap<OpId, (usize, BTreeSet<RecordId>)>,
-    /// What is being put out of quarantine: the contents, on which device, and where.
-    putting: Option<(usize, BTreeSet<Path>, BTreeSet<ContentId>)>,
+    putting: Option<Putting>,
     /// Contents that were put on a disk so, and are not recorded yet.
     pub put: BTreeSet<ContentId>,
     /// Contents that were put and recorded, on which device, as the user's own work.
@@ -40,6 +39,15 @@ pub struct Authority {
     given_up: BTreeSet<ContentId>,
     /// Of records that a device wrote: the revocations of which it knew, and that it was in all the same.
     pub known: BTreeMap<RecordId, BTreeSet<OpId>>,
+}
+
+/// What is being put out of quarantine.
+struct Putting {
+    device: usize,
+    paths: BTreeSet<Path>,
+    contents: BTreeSet<ContentId>,
+    /// Whether the device has asked for that yet.
+    is_asked: bool,
 }
 
 impl World {
@@ -94,18 +102,29 @@ impl World {
                 adoption.put.iter().for_each(|_| self.counts.add("admin: put out of quarantine"));
                 self.trace.line(|| format!("              device {device} takes over {:?}", adoption.put));
                 let paths = adoption.put.into_iter().map(|(_, to)| to).collect();
-                self.authority.putting = Some((device, paths, cut_off));
+                self.authority.putting = Some(Putting { device, paths, contents: cut_off, is_asked: false });
                 self.carry_out(device, outputs);
             }
             Err(error) => self.fail(format!("device {device} cannot take over: {error}")),
         }
     }
 
+    /// A device is to place something. A plan that was under way when somebody took over may still place the same there,
+    /// as what somebody else wrote, and take it off again: only what is asked for afterwards is put.
+    pub(super) fn begin_put(&mut self, device: usize, batch: &Batch) {
+        if let Some(putting) = self.authority.putting.as_mut().filter(|putting| putting.device == device) {
+            let puts = |step: &Step| matches!(step, Step::PutFile { path, .. } if putting.paths.contains(path));
+            putting.is_asked |= batch.steps.iter().any(puts);
+        }
+    }
+
     /// What was put out of quarantine is what a user of this device closed.
     pub(super) fn note_taken_over(&mut self, device: usize, step: &Step, stepped: &Stepped) {
         let (Step::PutFile { path, value, .. }, Stepped::Done(_)) = (step, stepped) else { return };
-        let Some((at, paths, contents)) = &self.authority.putting else { return };
-        if *at == device && paths.contains(path) && contents.contains(&value.content) {
+        let Some(putting) = self.authority.putting.as_ref().filter(|it| it.device == device && it.is_asked) else {
+            return;
+        };
+        if putting.paths.contains(path) && putting.contents.contains(&value.content) {
             self.authority.given_up.extend(self.given_up.take(&value.content));
             self.authority.put.insert(value.content);
         }
@@ -114,23 +133,21 @@ impl World {
     /// A device takes a content off its disk. One that was put and is not recorded was met there as what somebody else had
     /// written, and a user who saw that had given it up.
     pub(super) fn note_displaced(&mut self, device: usize, content: ContentId) {
-        let puts = self.authority.putting.as_ref().is_some_and(|(at, ..)| *at == device);
-        if puts && self.authority.put.contains(&content) && self.authority.given_up.contains(&content) {
+        if self.puts(device) && self.authority.put.contains(&content) && self.authority.given_up.contains(&content) {
             self.given_up.insert(content);
         }
     }
 
     /// All is put that was to be: what comes to these names from now on is placed like anything else.
     pub(super) fn end_put(&mut self, device: usize) {
-        if let Some((_, paths, _)) = self.authority.putting.as_mut().filter(|(at, ..)| *at == device) {
-            paths.clear();
+        if let Some(putting) = self.authority.putting.as_mut().filter(|putting| putting.device == device) {
+            putting.paths.clear();
         }
     }
 
     /// A device recorded a content.
     pub(super) fn note_recorded(&mut self, device: usize, content: ContentId) {
-        let puts = self.authority.putting.as_ref().is_some_and(|(at, ..)| *at == device);
-        if puts && self.authority.put.remove(&content) {
+        if self.puts(device) && self.authority.put.remove(&content) {
             self.counts.add("admin: taken over");
             self.authority.taken_over.insert(content, device);
         }
@@ -139,9 +156,14 @@ impl World {
     /// What was put and not recorded may be taken off again where a home is put back: its rows are older, and say that the
     /// disk still shows what was cut off.
     pub(super) fn forget_put(&mut self, device: usize) {
-        if self.authority.putting.as_ref().is_some_and(|(at, ..)| *at == device) {
+        if self.puts(device) {
             self.given_up.append(&mut self.authority.put);
         }
+    }
+
+    /// Whether a device puts something out of quarantine, or did last.
+    fn puts(&self, device: usize) -> bool {
+        self.authority.putting.as_ref().is_some_and(|putting| putting.device == device)
     }
 
     fn is_linked(&self, one: usize, other: usize) -> bool {

@@ -71,6 +71,7 @@ impl World {
             Output::List(_, paths) => self.begin_job(device, Job::List(paths)),
             Output::Hash(_, files) => self.begin_job(device, Job::Hash(files.into(), Vec::new())),
             Output::Place(_, batch) => {
+                self.begin_put(device, &batch);
                 if self.devices[device].gathered.batch.replace(batch).is_some() {
                     self.fail(format!("device {device} has two batches to be placed at a time"));
                 }
