@@ -15,11 +15,15 @@ use super::{
 /// How long devices may take to be together again.
 const BACK: Duration = Duration::from_secs(30);
 
+/// How long a device that is carried about is at one place.
+const STAY: Duration = Duration::from_secs(3);
+
 type Situation = fn() -> Outcome;
 
 /// By name; the slow ones are left out unless asked for.
-pub(super) const ALL: [(&str, bool, Situation); 7] = [
+pub(super) const ALL: [(&str, bool, Situation); 8] = [
     ("relay_dies", false, relay_dies),
+    ("roaming", false, roaming),
     ("partition_heals", false, partition_heals),
     ("direct_path_is_cut", true, direct_path_is_cut),
     ("udp_blocked", false, udp_blocked),
@@ -46,6 +50,31 @@ fn relay_dies() -> Outcome {
     figure("lab_relay_return", begin.elapsed().as_millis(), "ms");
     meeting.edit(1);
     Ok(late(&meeting, "an edit through the other relay", failover))
+}
+
+/// A device is carried into another net, and back: whatever either writes arrives as if nothing had been.
+fn roaming() -> Outcome {
+    let mut meeting = met(Meeting::new(Kind::PortRestricted, Kind::Linux)?, true);
+    meeting.lab.add_site("cafe", Kind::AddrRestricted)?;
+    meeting.lab.add_site("train", Kind::Symmetric)?;
+    let mut missed = Vec::new();
+    for (net, author) in [("cafe", 0), ("train", 1)] {
+        // Nobody goes on within seconds.
+        let arrived = Instant::now();
+        while arrived.elapsed() < STAY {
+            meeting.edit(author);
+        }
+        let begin = Instant::now();
+        meeting.lab.carry("y", net)?;
+        let carried = begin.elapsed();
+        meeting.edit(author);
+        meeting.edit(1 - author);
+        let taken = begin.elapsed();
+        println!("carried to the {net} in {carried:?}, edits both ways {taken:?} after the beginning of that");
+        figure(&format!("lab_roaming_{net}_edits"), taken.as_millis(), "ms");
+        missed.extend(late(&meeting, "edits after a change of nets", taken));
+    }
+    Ok(missed)
 }
 
 /// One device is cut off from everybody, and both write; healed, both have both.

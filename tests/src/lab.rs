@@ -126,6 +126,18 @@ impl Lab {
         Ok(())
     }
 
+    /// Takes a host out of its net and into that of another host behind a router, as a traveller does.
+    pub fn carry(&mut self, host: &str, to: &str) -> io::Result<()> {
+        let Place { address, port, outside } = self.place(to).clone();
+        let net = address.trim_end_matches(".2");
+        self.ip(host, "link del eth0")?;
+        let address = format!("{net}.9");
+        self.attach(host, "eth0", &format!("n{net}"), &format!("{address}/24"))?;
+        self.ip(host, &format!("route add default via {net}.1"))?;
+        self.nodes.insert(host.to_owned(), Place { address, port, outside });
+        Ok(())
+    }
+
     /// A host by its name.
     ///
     /// # Panics

@@ -29,6 +29,7 @@ mod streams;
 mod task;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 pub use crate::address::{Address, ParseAddressError, Path};
 pub use stream::Stream;
@@ -292,6 +293,8 @@ pub struct PeerSnapshot {
     pub received: u64,
     /// Stream bytes sent since then.
     pub sent: u64,
+    /// Why it is reached through a relay only, as far as that is known.
+    pub problem: Option<String>,
 }
 
 /// How it stands with a relay of this node.

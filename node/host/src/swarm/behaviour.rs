@@ -54,8 +54,9 @@ const MAX_STREAMS: u32 = 256;
 /// Connection attempts in progress, each direction.
 const MAX_PENDING: u32 = 32;
 
-/// Connections with one peer: while both ends dial at once, soon pruned to one, and with a guest.
-const MAX_PER_PEER: u32 = 4;
+/// Connections with one peer: while both ends dial at once, soon pruned to one, and with a guest. Of who comes from
+/// another address each time, those that it does not have any more count for half a minute.
+const MAX_PER_PEER: u32 = 8;
 
 /// A stranger's connection without a stream is closed after this time.
 const STRANGER_IDLE: Duration = Duration::from_secs(10);

@@ -10,6 +10,10 @@ use crate::address::Path;
 /// of one dial, rather than for a peer that came back while its old connection is not yet seen dead.
 const MEETING: Duration = Duration::from_secs(10);
 
+/// A peer that dials this long after a connection with it came up has lost that one: while it has one it dials for nothing
+/// but a better one.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// One established connection to a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
@@ -29,9 +33,10 @@ pub(crate) struct Link {
 /// * Made together: a direct one rather than a relayed one, QUIC rather than TCP; then the one that was up first.
 pub(crate) fn keeper(links: &[Link]) -> Option<&Link> {
     links.iter().reduce(|kept, link| {
-        let together = link.since.saturating_duration_since(kept.since) < MEETING;
+        let apart = link.since.saturating_duration_since(kept.since);
+        let came_back = apart >= if link.dialled { MEETING } else { AGAIN };
         let again_from_same_end = kept.dialled == link.dialled && kept.path == link.path;
-        if !together || again_from_same_end || link.path.rank() < kept.path.rank() { link } else { kept }
+        if came_back || again_from_same_end || link.path.rank() < kept.path.rank() { link } else { kept }
     })
 }
 
@@ -78,6 +83,8 @@ mod tests {
         assert_eq!(kept(&upgraded), number(2));
         let direct_was_first = [link(1, Tcp, true, 0, start), link(2, Relayed, false, 1, start)];
         assert_eq!(kept(&direct_was_first), number(1));
+        let peer_went_elsewhere = [link(1, Quic, true, 0, start), link(2, Relayed, false, 2, start)];
+        assert_eq!(kept(&peer_went_elsewhere), number(2));
         let direct_stopped_working = [link(1, Quic, true, 0, start), link(2, Relayed, false, 60, start)];
         assert_eq!(kept(&direct_stopped_working), number(2));
     }

@@ -231,12 +231,10 @@ impl Attempt {
             }
             return;
         };
-        let condition = match self.target {
-            // Beside the dials of the punching, which wait for each other where one end can be dialled plainly.
-            Target::Upgrade(_) => PeerCondition::Always,
-            _ => PeerCondition::Disconnected,
-        };
-        let options = DialOpts::peer_id(peer).condition(condition).override_dial_concurrency_factor(AT_ONCE);
+        // Also beside the dials of the punching, which wait for each other where one end can be dialled plainly, and
+        // beside a connection that was given up, while its transport still takes leave.
+        let options =
+            DialOpts::peer_id(peer).condition(PeerCondition::Always).override_dial_concurrency_factor(AT_ONCE);
         // From its own listening port, a TCP dial that meets the peer's dial half way becomes one
         // connection with two initiators, and both handshakes fail. A relay dials nobody, and is to see that port.
         let is_met = !matches!(self.target, Target::Relay(_));

@@ -10,7 +10,7 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::{ConnectedPoint, transport::ListenerId},
-    swarm::{ConnectionError, ConnectionId},
+    swarm::ConnectionId,
 };
 use meshwork_protocol::id::DeviceId;
 
@@ -23,6 +23,7 @@ use super::{
     redial::Redial,
     relays::Relays,
     serving::Serving,
+    ways::Ways,
 };
 use crate::address::{Address, Path, device_of, path_of, peer_of};
 
@@ -56,6 +57,8 @@ struct Peer {
     up: Instant,
     /// When to close all connections but one.
     prune_at: Option<Instant>,
+    /// Why no direct connection has come about, while there is none.
+    problem: Option<String>,
     /// Why this node is closing its connections, if it is.
     closing: Option<DownReason>,
 }
@@ -85,6 +88,7 @@ pub(super) struct Router {
     relays: Relays,
     serving: Serving,
     dials: Dials,
+    ways: Ways,
     nearby: BTreeMap<PeerId, Vec<Address>>,
     listening: BTreeSet<Address>,
     observed: BTreeSet<Address>,
@@ -106,6 +110,7 @@ impl Router {
             relays: Relays::default(),
             serving: Serving::new(public),
             dials: Dials::default(),
+            ways: Ways::default(),
             nearby: BTreeMap::new(),
             listening: BTreeSet::new(),
             observed: BTreeSet::new(),
@@ -166,8 +171,17 @@ impl Router {
     }
 
     fn dial_failed(&mut self, Failed { peer, error }: &Failed, now: Instant) {
+        tracing::debug!(device = ?device_of(peer), error, "a dial failed");
         self.redial.failed(peer, now);
         self.relays.failed(peer, error, now);
+        self.note_problem(peer, error.to_string());
+    }
+
+    /// A direct connection with a member did not come about.
+    fn note_problem(&mut self, peer: &PeerId, problem: String) {
+        if let Some(member) = self.members.get_mut(peer) {
+            member.problem = Some(problem);
+        }
     }
 
     pub(super) fn on_command(&mut self, swarm: &mut Swarm<Behaviour>, command: Command, now: Instant) {
@@ -370,6 +384,7 @@ impl Router {
             since,
             up: link.since,
             prune_at: None,
+            problem: None,
             closing: None,
         });
         if !member.links.is_empty() && self.device.is_some_and(|own| own < device) {
@@ -424,6 +439,7 @@ impl Router {
                 since: member.since,
                 received,
                 sent,
+                problem: member.problem.clone().filter(|_| link.path == Path::Relayed),
             })
         });
         let mut peers: Vec<PeerSnapshot> = peers.collect();

@@ -11,9 +11,8 @@ use libp2p::{
 };
 
 use super::{
-    Address, Behaviour, ConnectedPoint, ConnectionError, ConnectionId, DeviceId, DownReason, Link, MAX_NEARBY,
-    MAX_OBSERVED, MAX_REASON, Multiaddr, NetworkEvent, PATIENCE, Path, PeerId, Router, Stranger, Swarm, device_of,
-    path_of,
+    Address, Behaviour, ConnectedPoint, ConnectionId, DeviceId, DownReason, Link, MAX_NEARBY, MAX_OBSERVED, MAX_REASON,
+    Multiaddr, NetworkEvent, PATIENCE, Path, PeerId, Router, Stranger, Swarm, device_of, path_of,
 };
 use crate::swarm::{
     behaviour::{BehaviourEvent, FAMILY},
@@ -33,10 +32,16 @@ impl Router {
                 self.established(swarm, peer_id, connection_id, &endpoint, now);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
-                if let Some(address) = self.relays.closed(swarm, connection_id, now) {
-                    self.unreachable(address);
-                }
-                self.closed(peer_id, connection_id, cause, now);
+                let device = device_of(&peer_id);
+                tracing::debug!(
+                    ?device,
+                    ?connection_id,
+                    cause = cause.as_ref().map(|error| brief(error)),
+                    "a connection has ended"
+                );
+                self.ways.closed(&connection_id);
+                let lost = cause.map(|error| brief(&error));
+                self.closed(swarm, (peer_id, connection_id), lost, now);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 for failed in self.dials.failed(swarm, connection_id, brief(&error), now) {
@@ -51,16 +56,16 @@ impl Router {
                 self.serving.listening(swarm, &address);
                 match self.relays.listening(listener_id, now) {
                     Some(address) => self.reachable(address),
-                    None => self.listening(&address, now),
+                    None => self.listening(swarm, &address, now),
                 }
             }
-            SwarmEvent::ExpiredListenAddr { address, .. } => self.expired(&address, now),
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.expired(swarm, &address, now),
             SwarmEvent::ListenerClosed { addresses, listener_id, reason } => {
                 self.listeners.remove(&listener_id);
                 let problem = reason.err().map(|error| brief(&error));
                 match self.relays.unlistened(listener_id, problem, now) {
                     Some(address) => self.unreachable(address),
-                    None => addresses.iter().for_each(|address| self.expired(address, now)),
+                    None => addresses.iter().for_each(|address| self.expired(swarm, address, now)),
                 }
             }
             SwarmEvent::ListenerError { error, .. } => tracing::debug!(%error, "listener"),
@@ -105,7 +110,10 @@ impl Router {
                 let device = device_of(&event.remote_peer_id);
                 match event.result {
                     Ok(_) => tracing::debug!(?device, "direct connection made out of a relayed one"),
-                    Err(error) => tracing::debug!(?device, %error, "no direct connection"),
+                    Err(error) => {
+                        tracing::debug!(?device, %error, "no direct connection");
+                        self.note_problem(&event.remote_peer_id, brief(&error));
+                    }
                 }
             }
             BehaviourEvent::Serving(event) => self.serving.on_event(event),
@@ -127,6 +135,7 @@ impl Router {
             ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => local_addr.clone(),
             _ => endpoint.get_remote_address().clone(),
         };
+        self.ways.established(connection, peer, &address);
         let (path, dialled) = (path_of(&address), endpoint.is_dialer());
         let link = Link { connection, address, path, dialled, since: now };
         if self.stopping || device_of(&peer).is_none() {
@@ -137,6 +146,8 @@ impl Router {
             // To a relay itself everybody is one: those who come are none of its own.
             if link.dialled {
                 self.relays.established(swarm, &peer, connection, &link.address);
+            } else if let Some(surplus) = self.ways.surplus(&peer) {
+                swarm.behaviour_mut().streams.close(peer, surplus);
             }
         } else {
             let until = now + self.pairing_time;
@@ -144,7 +155,17 @@ impl Router {
         }
     }
 
-    fn closed(&mut self, peer: PeerId, connection: ConnectionId, cause: Option<ConnectionError>, now: Instant) {
+    /// A connection has ended; `lost` says how, where nobody closed it.
+    fn closed(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        (peer, connection): (PeerId, ConnectionId),
+        lost: Option<String>,
+        now: Instant,
+    ) {
+        if let Some(address) = self.relays.closed(swarm, connection, now) {
+            self.unreachable(address);
+        }
         self.strangers.remove(&connection);
         let Some(member) = self.members.get_mut(&peer) else {
             return;
@@ -156,10 +177,7 @@ impl Router {
         let (device, closing, path) = (member.device, member.closing.take(), member.path);
         let lived = now.saturating_duration_since(member.up);
         self.members.remove(&peer);
-        let reason = closing.unwrap_or_else(|| match cause {
-            None => DownReason::Closed,
-            Some(error) => DownReason::Lost(brief(&error)),
-        });
+        let reason = closing.unwrap_or_else(|| lost.map_or(DownReason::Closed, DownReason::Lost));
         let patience = if self.device.is_some_and(|own| own > device) { PATIENCE } else { Duration::ZERO };
         self.redial.lost(&peer, now, lived, patience, path);
         self.outbox.push(NetworkEvent::PeerDown { device, reason });
@@ -178,7 +196,7 @@ impl Router {
         self.outbox.push(NetworkEvent::Refused { device, address: address.to_string(), reason });
     }
 
-    fn listening(&mut self, address: &Multiaddr, now: Instant) {
+    fn listening(&mut self, swarm: &mut Swarm<Behaviour>, address: &Multiaddr, now: Instant) {
         let Ok(address) = Address::from_multiaddr(address) else {
             return;
         };
@@ -186,9 +204,8 @@ impl Router {
         if address.path() == Path::Relayed {
             return;
         }
-        self.redial.hurry(now);
-        self.relays.hurry(now);
         self.reachable(address);
+        self.moved(swarm, now);
     }
 
     /// A peer saw this node at an address.
@@ -207,7 +224,7 @@ impl Router {
         swarm.behaviour_mut().upgrade.on_swarm_event(candidate);
     }
 
-    fn expired(&mut self, address: &Multiaddr, now: Instant) {
+    fn expired(&mut self, swarm: &mut Swarm<Behaviour>, address: &Multiaddr, now: Instant) {
         let Ok(address) = Address::from_multiaddr(address) else {
             return;
         };
@@ -216,16 +233,34 @@ impl Router {
         }
         // What peers saw belonged to the old network.
         self.observed.clear();
+        self.unreachable(address);
+        self.moved(swarm, now);
+    }
+
+    /// This machine is elsewhere. Connections that left it by an address that it has no more are lost: their transports
+    /// would wait for half a minute. Whoever is to be connected is dialled at once.
+    fn moved(&mut self, swarm: &mut Swarm<Behaviour>, now: Instant) {
+        for (peer, connection) in self.ways.take_lost() {
+            let device = device_of(&peer);
+            tracing::debug!(?device, ?connection, "a connection is given up with the address that it left by");
+            swarm.behaviour_mut().streams.close(peer, connection);
+            self.closed(swarm, (peer, connection), Some("this machine has another address".to_owned()), now);
+        }
         self.redial.hurry(now);
         self.relays.hurry(now);
-        self.unreachable(address);
     }
 
     /// A member told where it listens.
     fn told(&mut self, peer: PeerId, addresses: &[Multiaddr], now: Instant) {
         let Some(device) = device_of(&peer) else { return };
+        let is_loopback = |address: &Address| address.socket().is_some_and(|socket| socket.ip().is_loopback());
+        let links = self.members.get(&peer).into_iter().flat_map(|member| &member.links);
+        let mut met = links.filter_map(|link| Address::from_multiaddr(&link.address).ok());
+        // On another machine that would be this one.
+        let is_here = met.any(|address| is_loopback(&address));
         let usable = addresses.iter().filter_map(|address| Address::from_multiaddr(address).ok());
-        let addresses: Vec<Address> = usable.take(MAX_ADDRESSES).collect();
+        let addresses: Vec<Address> =
+            usable.filter(|address| is_here || !is_loopback(address)).take(MAX_ADDRESSES).collect();
         self.redial.heard(peer, &addresses, now);
         self.outbox.push(NetworkEvent::Discovered { device, addresses });
     }
