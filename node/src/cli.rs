@@ -3,12 +3,14 @@
 pub mod client;
 pub mod error;
 pub mod screen;
+mod service;
 
 mod arguments;
 mod authority;
 mod demo;
 mod folder;
 mod pair;
+mod ping;
 mod quarantine;
 mod recovery;
 mod relay;
@@ -93,6 +95,7 @@ async fn command(context: &mut Context, command: Command) -> Result<(), CliError
         Command::Down => up::down(context).await,
         Command::Status => status::status(context).await,
         Command::Devices => status::devices(context).await,
+        Command::Ping { device } => ping::ping(context, &device).await,
         Command::Device(device) => authority::device(context, device).await,
         Command::Log(log) => authority::log(context, &log).await,
         Command::Cap(cap) => authority::cap(context, cap).await,
@@ -102,6 +105,9 @@ async fn command(context: &mut Context, command: Command) -> Result<(), CliError
         Command::Folder(folder) => folder::folder(context, folder).await,
         Command::Contact(contact) => sharing::contact(context, contact).await,
         Command::Relay(command) => relay::relay(context, command).await,
+        Command::Service(command) => service::service(context, command).await,
+        Command::Open(open) => service::open(context, &open).await,
+        Command::Close { port } => service::close(context, port).await,
         Command::Share(share) => sharing::share(context, &share).await,
         Command::Unshare(unshare) => sharing::unshare(context, &unshare).await,
         Command::Members { folder } => sharing::members(context, &folder).await,

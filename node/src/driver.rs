@@ -15,11 +15,14 @@ mod missing;
 mod node;
 mod pairing;
 mod peers;
+mod ping;
 mod relays;
 mod report;
 mod restore;
 pub mod rows;
+mod services;
 mod sharing;
+mod tunnels;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -104,6 +107,8 @@ pub(crate) enum Event {
     Pairing(PairInput),
     /// Something in a restore.
     Restore(RestoreInput),
+    /// Something of a tunnel to a service of this device.
+    Serving(services::Serving),
     /// Something asked of the node.
     Command(Command),
 }
@@ -147,6 +152,8 @@ pub(crate) struct Driver {
     listening: Vec<Address>,
     serve_slots: crate::network::serve::ServeSlots,
     bulk: bulk::Bulk,
+    services: services::Services,
+    ports: tunnels::Ports,
     own_name: String,
     started: Instant,
     look_again: Instant,
@@ -235,6 +242,7 @@ impl Driver {
             }
             Event::Pairing(input) => self.drive_pairing(input),
             Event::Restore(input) => self.drive_restore(input),
+            Event::Serving(serving) => self.on_serving(serving),
             Event::Command(command) => self.on_command(command),
         }
     }
@@ -258,6 +266,8 @@ impl Driver {
             NetworkEvent::Stream { device, protocol, stream } => match protocol {
                 wire::CONTROL => self.control_opened(device, stream),
                 wire::CHUNKS => self.serve_chunks(device, stream),
+                wire::PING => self.answer_ping(device, stream),
+                wire::TUNNEL => self.serve_tunnel(device, stream),
                 wire::PAIR => self.drive_pairing(PairInput::Incoming { device, stream }),
                 wire::RESTORE => self.drive_restore(RestoreInput::Incoming { device, stream }),
                 _ => drop(stream),

@@ -3,9 +3,11 @@
 pub mod bulk;
 pub mod fetch;
 pub mod frame;
+pub mod ping;
 pub mod restore;
 pub mod serve;
 pub mod splice;
+pub mod tunnel;
 
 #[cfg(test)]
 mod measure;

@@ -11,6 +11,7 @@ mod folders;
 mod pairing;
 mod recovery;
 mod relays;
+mod services;
 mod sharing;
 mod status;
 
@@ -27,8 +28,9 @@ use tokio::sync::watch;
 
 use crate::api::types::{
     Accept, Adopt, Adopted, Cap, Card, Contact, ContactAdd, Device, Done, EventQuery, Folder, FolderAdd, FolderStatus,
-    Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Problem, Quarantined, RecoveryPhrase,
-    RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Shared, Status,
+    Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Ping, Problem, Quarantined, RecoveryPhrase,
+    RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Service, ServiceGive, ServiceOffer, Shared,
+    Status, Tunnel, TunnelOpen,
 };
 use events::Subscription;
 
@@ -101,6 +103,9 @@ pub trait NodeControl: Send + Sync + 'static {
 
     /// All devices of the mesh.
     fn devices(&self) -> impl Future<Output = Result<Vec<Device>, ResourceError>> + Send;
+
+    /// How a device is reached, and how long a word there and back takes.
+    fn ping(&self, name_or_id: String) -> impl Future<Output = Result<Ping, ResourceError>> + Send;
 
     /// Removes a device from the mesh; with `void` nothing that it wrote stands but what others built on.
     fn device_remove(&self, name_or_id: String, void: bool) -> impl Future<Output = Result<(), ResourceError>> + Send;
@@ -181,6 +186,35 @@ pub trait NodeControl: Send + Sync + 'static {
 
     /// Has no device of the mesh use a relay any more.
     fn relay_remove(&self, relay: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// What the devices of the mesh offer.
+    fn services(&self) -> impl Future<Output = Result<Vec<Service>, ResourceError>> + Send;
+
+    /// Offers a service of this device to the devices of the mesh.
+    fn service_offer(&self, offer: ServiceOffer) -> impl Future<Output = Result<Service, ResourceError>> + Send;
+
+    /// Offers it no more; tunnels to it end.
+    fn service_withdraw(&self, name: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// Lets a contact use a service of this device for a time.
+    fn service_give(
+        &self,
+        name: String,
+        person: String,
+        give: ServiceGive,
+    ) -> impl Future<Output = Result<Service, ResourceError>> + Send;
+
+    /// Lets a contact use it no more; his tunnels end.
+    fn service_take(&self, name: String, person: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// The local ports that lead to services of other devices.
+    fn tunnels(&self) -> impl Future<Output = Result<Vec<Tunnel>, ResourceError>> + Send;
+
+    /// Opens one.
+    fn tunnel_open(&self, open: TunnelOpen) -> impl Future<Output = Result<Tunnel, ResourceError>> + Send;
+
+    /// Closes one, and every connection through it.
+    fn tunnel_close(&self, port: u16) -> impl Future<Output = Result<(), ResourceError>> + Send;
 
     /// Who takes part in a folder.
     fn members(&self, folder: String) -> impl Future<Output = Result<Vec<Member>, ResourceError>> + Send;
@@ -279,6 +313,7 @@ impl<N: NodeControl> Resources<N> {
             ["v1", "shutdown"] => status::shutdown(&self.stop, &request)?,
             ["v1", "devices"] => devices::devices(node, &request).await?,
             ["v1", "devices", name] => devices::device(node, &request, name).await?,
+            ["v1", "devices", name, "ping"] => devices::ping(node, &request, name).await?,
             ["v1", "log"] => authority::log(node, &request).await?,
             ["v1", "log", number] => authority::as_of(node, &request, number).await?,
             ["v1", "caps"] => authority::caps(node, &request).await?,
@@ -297,6 +332,11 @@ impl<N: NodeControl> Resources<N> {
             ["v1", "contacts", name] => sharing::contact(node, &request, name).await?,
             ["v1", "relays"] => relays::relays(node, &request).await?,
             ["v1", "relays", relay] => relays::relay(node, &request, relay).await?,
+            ["v1", "services"] => services::services(node, &request).await?,
+            ["v1", "services", name] => services::service(node, &request, name).await?,
+            ["v1", "services", name, "grants", person] => services::grant(node, &request, name, person).await?,
+            ["v1", "tunnels"] => services::tunnels(node, &request).await?,
+            ["v1", "tunnels", port] => services::tunnel(node, &request, port).await?,
             ["v1", "invitations"] => sharing::invitations(node, &request).await?,
             ["v1", "recovery"] => recovery::phrase(node, &request).await?,
             ["v1", "recovery", "confirm"] => recovery::confirm(node, &request).await?,

@@ -360,3 +360,25 @@ pub const SPLICE_PREAMBLE: Duration = Duration::from_secs(5);
 pub const SPLICE_WAITING_PER_DEVICE: usize = 16;
 /// Channels that wait for an end: 200 bytes each.
 pub const SPLICE_WAITING: usize = 4_096;
+
+// Pings.
+
+/// Words that one stream sends back.
+pub const PINGS: usize = 100;
+/// Time that a word may take there and back.
+pub const PING: Duration = Duration::from_secs(10);
+
+// Tunnels to services.
+
+/// Bytes of a message before a tunnel carries anything: an offer with [`BULK_ADDRESSES`], or a label.
+pub const TUNNEL_FRAME: usize = 1_024;
+/// Time that each message, and the service itself, may take.
+pub const TUNNEL_ANSWER: Duration = Duration::from_secs(10);
+/// Services that one device offers.
+pub const SERVICES: usize = 64;
+/// Tunnels of one device that another one serves at a time.
+pub const TUNNELS_PER_DEVICE: usize = 64;
+/// Tunnels that a device serves at a time.
+pub const TUNNELS: usize = 512;
+/// Local ports of a node that lead to services of others.
+pub const TUNNEL_PORTS: usize = 64;

@@ -8,6 +8,7 @@ pub mod chunks;
 pub mod pair;
 pub mod restore;
 pub mod sync;
+pub mod tunnel;
 
 /// Control stream between two devices that know each other.
 pub const CONTROL: &str = "/meshwork/control/1";
@@ -20,3 +21,7 @@ pub const PAIR: &str = "/meshwork/pair/1";
 pub const SPLICE: &str = "/meshwork/splice/1";
 /// A blank device that has the recovery phrase.
 pub const RESTORE: &str = "/meshwork/restore/1";
+/// Words of 8 bytes that come back as they were sent, at most [`limits::PINGS`](crate::limits::PINGS). No frames.
+pub const PING: &str = "/meshwork/ping/1";
+/// A connection to a service of a device.
+pub const TUNNEL: &str = "/meshwork/tunnel/1";

@@ -9,4 +9,5 @@ mod pairing;
 mod recovery;
 mod refusal;
 mod secrecy;
+mod services;
 mod sharing;

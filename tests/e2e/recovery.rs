@@ -1,58 +1,14 @@
 //! The recovery phrase: a mesh comes back on a blank device, and its phrase is replaced.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    thread,
-    time::Instant,
-};
+use std::{fs, time::Instant};
 
-use meshwork_tests::device::{Device, PATIENCE, figure, make_files, programs, tree, wait_equal, wait_for};
+use meshwork_tests::device::{Device, Events, figure, make_files, tree, wait_equal, wait_for};
 use serde_json::Value;
 
 use super::authority::{list, role};
 
 /// The phrase of another mesh.
 const OTHER: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
-
-/// The events of a device, from the first.
-struct Events {
-    process: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Events {
-    fn of(device: &Device) -> Events {
-        let mut command = Command::new(programs().join("mesh"));
-        command.arg("--home").arg(device.home()).args(["--json", "watch", "--since", "0"]);
-        let mut process = command.stdout(Stdio::piped()).spawn().expect("the program mesh is built");
-        let (sender, lines) = mpsc::sync_channel(1_024);
-        let reader = BufReader::new(process.stdout.take().expect("a pipe"));
-        thread::spawn(move || reader.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Events { process, lines }
-    }
-
-    /// The next event of this kind.
-    fn next(&self, kind: &str) -> Value {
-        loop {
-            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no event {kind}"));
-            let event: Value = serde_json::from_str(&line).expect("an event");
-            if event["kind"] == kind {
-                return event;
-            }
-        }
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        // It may have ended with its node.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 fn words(shown: &Value) -> String {
     let words: Vec<String> = serde_json::from_value(shown["words"].clone()).expect("words");

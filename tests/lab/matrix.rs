@@ -27,6 +27,8 @@ pub(super) struct Cell {
     pub(super) edit: Duration,
     /// MB a second.
     pub(super) rate: f64,
+    /// From the start of `mesh open` to the end of the answer.
+    pub(super) service: Duration,
     /// What the relays carried while one large file went over.
     pub(super) relayed: u64,
 }
@@ -38,7 +40,10 @@ fn is_crossable(one: Kind, other: Kind) -> bool {
 }
 
 pub(super) fn matrix(pairs: &[(Kind, Kind)]) -> Outcome {
-    println!("{:32} {:16} {:>9} {:>9} {:>8} {:>7} {:>10}", "nets", "path", "connect", "pair", "edit", "MB/s", "relays");
+    println!(
+        "{:32} {:16} {:>9} {:>9} {:>8} {:>7} {:>8} {:>10}",
+        "nets", "path", "connect", "pair", "edit", "MB/s", "service", "relays"
+    );
     let mut missed = Vec::new();
     let mut cells = Vec::new();
     for (one, other) in pairs {
@@ -57,16 +62,17 @@ pub(super) fn matrix(pairs: &[(Kind, Kind)]) -> Outcome {
     figure("lab_pairs_direct", cells.iter().filter(direct).count(), "pairs");
     figure("lab_pairing_slowest", slowest(|cell| cell.pairing), "ms");
     figure("lab_connect_slowest", slowest(|cell| cell.connected), "ms");
+    figure("lab_service_slowest", slowest(|cell| cell.service), "ms");
     figure("lab_edit_slowest", slowest(|cell| cell.edit), "ms");
     Ok(missed)
 }
 
 impl Cell {
     fn row(&self) -> String {
-        let Cell { path, pairing, connected, edit, rate, relayed } = self;
+        let Cell { path, pairing, connected, edit, rate, service, relayed } = self;
         let (pairing, connected) = (pairing.as_secs_f64(), connected.as_secs_f64());
-        let (edit, relayed) = (edit.as_millis(), relayed >> 10);
-        format!("{path:16} {connected:7.2} s {pairing:7.2} s {edit:5} ms {rate:7.1} {relayed:6} KiB")
+        let (edit, service, relayed) = (edit.as_millis(), service.as_millis(), relayed >> 10);
+        format!("{path:16} {connected:7.2} s {pairing:7.2} s {edit:5} ms {rate:7.1} {service:5} ms {relayed:6} KiB")
     }
 }
 
@@ -91,12 +97,17 @@ pub(super) fn measure(mut meeting: Meeting, crossable: bool) -> io::Result<(Cell
     let (earlier, before) = (meeting.connect(crossable), meeting.relayed()?.iter().sum::<u64>());
     meeting.send(1);
     let relayed = meeting.relayed()?.iter().sum::<u64>() - before;
+    let service = meeting.ask_service()?;
     paths = meeting.connect(crossable);
     if crossable && !is_direct(&paths) {
         missed.push(format!("not direct in the end: {paths:?}"));
     }
     if is_direct(&earlier) && is_direct(&paths) && relayed > SILENCE {
         missed.push(format!("{paths:?}, but the relays carried {relayed} bytes"));
+    }
+    let ping = meeting.y.mesh(&["ping", "x"]).unwrap_or_default();
+    if ping["path"] != if is_direct(&paths) { "direct" } else { "relay" } || ping["times"].as_array().is_none() {
+        missed.push(format!("{paths:?}, but a ping says {ping}"));
     }
     // The control: what they carry shows.
     if !is_direct(&paths) && relayed < LARGE as u64 {
@@ -108,5 +119,5 @@ pub(super) fn measure(mut meeting: Meeting, crossable: bool) -> io::Result<(Cell
     paths.sort();
     let [path, back] = paths;
     let path = if path == back { path } else { format!("{path} {back}") };
-    Ok((Cell { path, pairing, connected, edit, rate, relayed }, missed))
+    Ok((Cell { path, pairing, connected, edit, rate, service, relayed }, missed))
 }

@@ -12,6 +12,8 @@ use meshwork_tests::{
     relay::Relay,
 };
 
+use super::own::Probe;
+
 /// How long a better path may take to come about.
 pub(super) const SOON: Duration = Duration::from_secs(10);
 /// The size of a file that is worth measuring.
@@ -129,6 +131,22 @@ impl Meeting {
         let there = self.folders[1 - author].join(&name);
         wait_for("a large file to arrive", || holds(&there, &bytes).then_some(()));
         begin.elapsed()
+    }
+
+    /// Asks a program on the host of the first through the second, by standard input and output; how long all of it takes.
+    pub(super) fn ask_service(&self) -> io::Result<Duration> {
+        let _echo = Probe::start(&self.lab, "x", "echo")?;
+        self.x.mesh(&["service", "offer", "echo", "4002"]).expect("the name is right");
+        wait_for("the service to be known", || {
+            self.y.mesh(&["service", "ls"]).ok()?.to_string().contains("echo").then_some(())
+        });
+        let begin = Instant::now();
+        let answer = self.y.command_there(&["open", "x:echo", "--stdio"], "is anybody there?");
+        let taken = begin.elapsed();
+        if answer.stdout == b"is anybody there?" {
+            return Ok(taken);
+        }
+        Err(io::Error::other(format!("the service answered {answer:?}")))
     }
 
     /// Bytes that each relay has received and sent.

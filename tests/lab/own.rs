@@ -26,6 +26,7 @@ pub(super) fn probe() -> Option<io::Result<()>> {
         Some(server) => connect(server),
         None if what == "serve" => serve(),
         None if what == "listen" => listen(),
+        None if what == "echo" => echo(),
         None => punch_by(&what),
     })
 }
@@ -44,6 +45,17 @@ fn listen() -> io::Result<()> {
     let listener = TcpListener::bind("0.0.0.0:4000")?;
     println!("ready");
     listener.incoming().try_for_each(|stream| stream.map(drop))
+}
+
+/// Says everything again on connections from this host.
+fn echo() -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:4002")?;
+    println!("ready");
+    listener.incoming().try_for_each(|stream| {
+        let mut stream = stream?;
+        std::thread::spawn(move || io::copy(&mut stream.try_clone()?, &mut stream));
+        Ok(())
+    })
 }
 
 /// Prints whether a connection comes about.
@@ -90,7 +102,8 @@ fn punch(socket: &UdpSocket, mut peer: SocketAddr) -> bool {
     answered
 }
 
-struct Probe {
+/// A program on a host of the laboratory.
+pub(super) struct Probe {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -105,7 +118,7 @@ impl Drop for Probe {
 }
 
 impl Probe {
-    fn start(lab: &Lab, host: &str, what: &str) -> io::Result<Probe> {
+    pub(super) fn start(lab: &Lab, host: &str, what: &str) -> io::Result<Probe> {
         let mut command = lab.host(host).command(std::env::current_exe()?);
         let mut child = command.env(PROBE, what).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let pipes = child.stdin.take().zip(child.stdout.take());

@@ -2,9 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -141,7 +143,17 @@ impl Device {
 
     /// Runs a command and gives everything about how it ended.
     pub fn command(&self, arguments: &[&str], input: &str) -> Output {
-        let mut command = Command::new(programs().join("mesh"));
+        self.run_command(Command::new(programs().join("mesh")), arguments, input)
+    }
+
+    /// The same on the host where the device is.
+    pub fn command_there(&self, arguments: &[&str], input: &str) -> Output {
+        let program = programs().join("mesh");
+        let command = self.host.as_ref().map_or_else(|| Command::new(&program), |host| host.command(&program));
+        self.run_command(command, arguments, input)
+    }
+
+    fn run_command(&self, mut command: Command, arguments: &[&str], input: &str) -> Output {
         command.arg("--home").arg(self.home()).arg("--json").args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("the program mesh is built");
@@ -209,6 +221,44 @@ impl Device {
             let status = status.get(0).cloned().unwrap_or(status);
             status["state"] == "idle" && status["waiting_files"] == 0
         })
+    }
+}
+
+/// The events of a device, from the first.
+pub struct Events {
+    process: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Events {
+    /// Begins to watch.
+    pub fn of(device: &Device) -> Events {
+        let mut command = Command::new(programs().join("mesh"));
+        command.arg("--home").arg(device.home()).args(["--json", "watch", "--since", "0"]);
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("the program mesh is built");
+        let (sender, lines) = mpsc::sync_channel(1_024);
+        let reader = BufReader::new(process.stdout.take().expect("a pipe"));
+        thread::spawn(move || reader.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Events { process, lines }
+    }
+
+    /// The next event of this kind.
+    pub fn next(&self, kind: &str) -> Value {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no event {kind}"));
+            let event: Value = serde_json::from_str(&line).expect("an event");
+            if event["kind"] == kind {
+                return event;
+            }
+        }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        // It may have ended with its node.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

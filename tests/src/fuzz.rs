@@ -38,7 +38,7 @@ const fn target(name: &'static str, runs: u64, run: fn(&[u8]) -> bool, seeds: fn
 }
 
 /// All targets. Together their long runs are ten million executions.
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 24] = [
     target("address", 900_000, typed::address, typed::address_seeds),
     target("bulk_offer", 900_000, frames::bulk_offer, frames::bulk_offer_seeds),
     target("capability", 200_000, capability::run, capability::seeds),
@@ -62,6 +62,7 @@ pub const TARGETS: [Target; 23] = [
     target("statement", 100_000, statements::statement, statements::statement_seeds),
     target("stored", 900_000, stored::run, stored::seeds),
     target("sync_frame", 1_000_000, frames::sync_frame, frames::sync_frame_seeds),
+    target("tunnel", 400_000, frames::tunnel, frames::tunnel_seeds),
 ];
 
 /// The target of this name, planted ones included.

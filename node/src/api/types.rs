@@ -5,11 +5,13 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+mod services;
 mod sharing;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
+pub use services::{Service, ServiceGive, ServiceGrant, ServiceOffer, ServiceUser, Tunnel, TunnelOpen};
 pub use sharing::{Accept, Card, CardName, Contact, ContactAdd, Member, Share, Shared};
 
 /// `GET /v1/status`: this node in one answer.
@@ -50,6 +52,31 @@ pub struct Peer {
     pub since: u64,
     /// What carries the connection: `quic` or `tcp`, or `relayed`.
     pub transport: String,
+}
+
+/// `GET /v1/devices/{name or id}/ping`: how a device is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// Id of the device.
+    pub device: String,
+    /// Its name.
+    pub name: String,
+    /// How the bytes go: `direct` or `relay`.
+    pub path: String,
+    /// What carries the connection: `quic` or `tcp`, or `relayed`.
+    pub transport: String,
+    /// Where it leads.
+    pub address: String,
+    /// The relay, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
+    /// Connected since, in milliseconds since the Unix epoch.
+    pub since: u64,
+    /// How long words there and back took, in microseconds, one after the other.
+    pub times: Vec<u64>,
+    /// Why there is no direct way, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A relay of the mesh: an element of `GET /v1/relays`.

@@ -66,6 +66,13 @@ pub(super) enum Command {
     /// List the devices of the mesh
     #[command(after_help = "Examples:\n  mesh devices\n  mesh devices --json")]
     Devices,
+    /// Show by which way another device is reached, why by no better one, and how fast it answers
+    #[command(after_help = "Examples:\n  mesh ping laptop\n  mesh ping laptop --json")]
+    Ping {
+        /// Name of the device, or how its id begins
+        #[arg(value_name = "DEVICE")]
+        device: String,
+    },
     /// Remove a device or let it in again, make it an admin or a device like others
     #[command(
         subcommand,
@@ -102,6 +109,24 @@ pub(super) enum Command {
         after_help = "Examples:\n  mesh relay add /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo...\n  mesh relay ls"
     )]
     Relay(Relay),
+    /// Services of your devices: ports that are reached through the mesh, wherever the devices are
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  mesh service offer ssh 22\n  mesh service ls\n  mesh service grant ssh --to bo --days 7"
+    )]
+    Service(Service),
+    /// Reach a service of another device at a port of this one
+    #[command(
+        after_help = "Examples:\n  mesh open laptop:ssh\n  mesh open laptop:ssh --local 2222 --background\n  ssh -o ProxyCommand='mesh open laptop:ssh --stdio' laptop\n  mesh open                      list the ports that are open"
+    )]
+    Open(Open),
+    /// Close a port that `mesh open --background` opened
+    #[command(after_help = "Example:\n  mesh close 2222")]
+    Close {
+        /// The port on this device
+        #[arg(value_name = "PORT")]
+        port: u16,
+    },
     /// Share a folder with a contact: shows an invitation for them
     #[command(after_help = "Examples:\n  mesh share Trip --with bo\n  mesh share Trip --with bo --role read")]
     Share(Share),
@@ -403,6 +428,69 @@ pub(super) enum Relay {
         #[arg(value_name = "RELAY")]
         relay: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Service {
+    /// Offer a port of this device to your devices
+    #[command(after_help = "Examples:\n  mesh service offer ssh 22\n  mesh service offer router 192.168.1.1:80")]
+    Offer {
+        /// What to call it
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// A port of this device, or HOST:PORT as this device reaches it
+        #[arg(value_name = "PORT")]
+        target: String,
+    },
+    /// List what your devices offer, and who uses what of this one
+    #[command(after_help = "Examples:\n  mesh service ls\n  mesh service ls --json")]
+    Ls,
+    /// Offer a service of this device no more; whoever uses it is cut off
+    #[command(after_help = "Example:\n  mesh service withdraw ssh")]
+    Withdraw {
+        /// What it is called
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Let a contact use a service of this device, for a time
+    #[command(after_help = "Example:\n  mesh service grant ssh --to bo --days 7")]
+    Grant {
+        /// What it is called
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// The contact
+        #[arg(long, value_name = "CONTACT")]
+        to: String,
+        /// For how long
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        days: u32,
+    },
+    /// Let a contact use it no more; he is cut off
+    #[command(after_help = "Example:\n  mesh service revoke ssh --from bo")]
+    Revoke {
+        /// What it is called
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// The contact
+        #[arg(long, value_name = "CONTACT")]
+        from: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Open {
+    /// The device and what it calls the service
+    #[arg(value_name = "DEVICE:SERVICE")]
+    pub(super) to: Option<String>,
+    /// The port on this device; a free one when left out
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(super) local: u16,
+    /// Leave the port open until `mesh close`, or the end of the node
+    #[arg(long, conflicts_with = "stdio")]
+    pub(super) background: bool,
+    /// One connection between standard input and output, and no words
+    #[arg(long, conflicts_with = "local")]
+    pub(super) stdio: bool,
 }
 
 #[derive(Debug, Subcommand)]

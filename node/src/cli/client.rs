@@ -22,8 +22,9 @@ use super::error::{CliError, Exit};
 use crate::api::types::{
     Accept, Adopt, Adopted, Cap, Card, CardName, Contact, ContactAdd, Device, DeviceRemove, DeviceRole, Done, Event,
     Folder, FolderAdd, FolderGet, FolderStatus, Join, JoinResult, LetGo, LogEntry, Member, Missing, PairConfirm,
-    PairOpen, PairPoll, PairingOffer, Problem, Quarantined, RecoveryConfirm, RecoveryPhrase, RecoveryRestore,
-    RecoveryRotate, RecoveryUse, Relay, RelayAdd, Share, Shared, Status,
+    PairOpen, PairPoll, PairingOffer, Ping, Problem, Quarantined, RecoveryConfirm, RecoveryPhrase, RecoveryRestore,
+    RecoveryRotate, RecoveryUse, Relay, RelayAdd, Service, ServiceGive, ServiceOffer, Share, Shared, Status, Tunnel,
+    TunnelOpen,
 };
 
 /// How long a node may take for an ordinary answer; it hashes no file while a request waits.
@@ -62,6 +63,11 @@ impl Client {
     /// `GET /v1/devices`
     pub async fn devices(&self) -> Result<Vec<Device>, CliError> {
         self.get(&["v1", "devices"]).await
+    }
+
+    /// `GET /v1/devices/{name}/ping`
+    pub async fn ping(&self, name: &str) -> Result<Ping, CliError> {
+        self.get(&["v1", "devices", name, "ping"]).await
     }
 
     /// `DELETE /v1/devices/{name}`
@@ -155,6 +161,47 @@ impl Client {
     /// `DELETE /v1/relays/{relay}`
     pub async fn relay_remove(&self, relay: &str) -> Result<Done, CliError> {
         self.call(Verb::Delete, &["v1", "relays", relay], &Done {}, ANSWER_MAX).await
+    }
+
+    /// `GET /v1/services`
+    pub async fn services(&self) -> Result<Vec<Service>, CliError> {
+        self.get(&["v1", "services"]).await
+    }
+
+    /// `POST /v1/services`
+    pub async fn service_offer(&self, offer: &ServiceOffer) -> Result<Service, CliError> {
+        self.call(Verb::Post, &["v1", "services"], offer, ANSWER_MAX).await
+    }
+
+    /// `DELETE /v1/services/{name}`
+    pub async fn service_withdraw(&self, name: &str) -> Result<Done, CliError> {
+        self.call(Verb::Delete, &["v1", "services", name], &Done {}, ANSWER_MAX).await
+    }
+
+    /// `PUT /v1/services/{name}/grants/{contact}`
+    pub async fn service_give(&self, name: &str, person: &str, days: u32) -> Result<Service, CliError> {
+        let path = ["v1", "services", name, "grants", person];
+        self.call(Verb::Put, &path, &ServiceGive { days }, ANSWER_MAX).await
+    }
+
+    /// `DELETE /v1/services/{name}/grants/{contact}`
+    pub async fn service_take(&self, name: &str, person: &str) -> Result<Done, CliError> {
+        self.call(Verb::Delete, &["v1", "services", name, "grants", person], &Done {}, ANSWER_MAX).await
+    }
+
+    /// `GET /v1/tunnels`
+    pub async fn tunnels(&self) -> Result<Vec<Tunnel>, CliError> {
+        self.get(&["v1", "tunnels"]).await
+    }
+
+    /// `POST /v1/tunnels`
+    pub async fn tunnel_open(&self, open: &TunnelOpen) -> Result<Tunnel, CliError> {
+        self.call(Verb::Post, &["v1", "tunnels"], open, ANSWER_MAX).await
+    }
+
+    /// `DELETE /v1/tunnels/{port}`
+    pub async fn tunnel_close(&self, port: u16) -> Result<Done, CliError> {
+        self.call(Verb::Delete, &["v1", "tunnels", &port.to_string()], &Done {}, ANSWER_MAX).await
     }
 
     /// `GET /v1/folders/{name}/members`

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use crate::network::{
-    bulk::{self, BulkListener, PendingChannel},
+    bulk::{self, BulkChannel, BulkListener, PendingChannel},
     frame::{read_frame, write_frame},
     splice,
 };
@@ -56,6 +56,12 @@ pub(crate) struct Bulk {
     listener: Option<Arc<BulkListener>>,
     /// Devices to which none came about, and when that is forgotten.
     resting: Arc<Mutex<BTreeMap<DeviceId, Instant>>>,
+}
+
+/// How a device is reached, and this end of a channel of the relay between.
+pub(super) struct Ready {
+    address: Address,
+    own: Option<(SocketAddr, Token)>,
 }
 
 impl Bulk {
@@ -137,26 +143,53 @@ impl Bulk {
     }
 
     async fn connect(&self, stream: &mut Stream, peer: DeviceId) -> Option<Box<dyn Duplex>> {
+        let (ready, splice) = self.prepare(peer).await?;
+        write_frame(stream, &ChunkMessage::Bulk { splice }.encode()).await.ok()?;
+        let answer = read_frame(stream, limits::CHUNK_FRAME).await.ok()??;
+        let offer: BulkOffer = codec::decode(&answer, limits::CHUNK_FRAME).ok()?;
+        Some(Box::new(self.take_up(ready, offer, peer).await?))
+    }
+
+    /// What it takes to make a connection of an offer by a device, and what to say in asking for one. None where none
+    /// would come about.
+    pub(super) async fn ready_for(&self, peer: DeviceId) -> Option<(Ready, Option<Splice>)> {
+        if self.rests(peer) {
+            return None;
+        }
+        timeout(PATIENCE, self.prepare(peer)).await.ok()?
+    }
+
+    /// The connection of an offer; where none comes about, the device is left alone for a while.
+    pub(super) async fn accept(
+        &self,
+        ready: Ready,
+        offer: BulkOffer,
+        peer: DeviceId,
+    ) -> Option<BulkChannel<TcpStream>> {
+        let channel = timeout(PATIENCE, self.take_up(ready, offer, peer)).await.ok().flatten();
+        if channel.is_none() {
+            self.lock().insert(peer, Instant::now() + REST);
+        }
+        channel
+    }
+
+    async fn prepare(&self, peer: DeviceId) -> Option<(Ready, Option<Splice>)> {
         let address = self.network.address_of(peer).await?;
         let (own, splice) = self.ask_relay(peer, &address).await.unzip();
         if address.relay().is_some() && own.is_none() {
             return None;
         }
-        write_frame(stream, &ChunkMessage::Bulk { splice }.encode()).await.ok()?;
-        let answer = read_frame(stream, limits::CHUNK_FRAME).await.ok()??;
-        let mut offer: BulkOffer = codec::decode(&answer, limits::CHUNK_FRAME).ok()?;
-        if let Some(connected) = address.socket() {
+        Some((Ready { address, own }, splice))
+    }
+
+    async fn take_up(&self, ready: Ready, mut offer: BulkOffer, peer: DeviceId) -> Option<BulkChannel<TcpStream>> {
+        if let Some(connected) = ready.address.socket() {
             // Where a router stands before a device, its other ports cannot be reached: nothing to wait for.
             offer.addresses.retain(|offered| bulk::socket_address(offered).is_some_and(|it| it.ip() == connected.ip()));
         }
-        let connection = either_way(&offer, own).await?;
-        match bulk::take_up(connection, &offer, peer, self.network.device()).await {
-            Ok(channel) => Some(Box::new(channel)),
-            Err(error) => {
-                tracing::debug!(peer = %peer.short(), %error, "an offer could not be taken up");
-                None
-            }
-        }
+        let connection = either_way(&offer, ready.own).await?;
+        let taken = bulk::take_up(connection, &offer, peer, self.network.device()).await;
+        taken.inspect_err(|error| tracing::debug!(peer = %peer.short(), %error, "an offer could not be taken up")).ok()
     }
 
     /// A channel of the relay that carries the connection with a device, if one does: this end and the other.

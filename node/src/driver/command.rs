@@ -20,12 +20,12 @@ use super::{
     pairing::PairInput,
     relays,
     restore::{RestoreInput, under_way},
-    sharing,
+    services, sharing, tunnels,
 };
 use crate::{
     api::types::{
         Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, Missing, PairEvent, PairingOffer, Peer,
-        RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryWord, Status,
+        Ping, RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryWord, Status,
     },
     disk::root::{FolderRoot, NewFolderError, check_new},
     resource::{KEY_NOT_HERE, ResourceError},
@@ -42,9 +42,12 @@ pub(crate) enum Command {
     PairCancel(Reply<()>),
     Join { join: Join, reply: Reply<JoinResult> },
     Devices(Reply<Vec<Device>>),
+    Ping { device: String, reply: Reply<Ping> },
     Authority(authority::Ask),
     Sharing(sharing::Ask),
     Relays(relays::Ask),
+    Services(services::Ask),
+    Tunnels(tunnels::Ask),
     FolderAdd { add: FolderAdd, reply: Reply<Folder> },
     FolderGet { name: String, path: PathBuf, reply: Reply<Folder> },
     Folders(Reply<Vec<Folder>>),
@@ -82,9 +85,12 @@ impl Driver {
                 let devices = self.devices();
                 answer(reply, Ok(devices));
             }
+            Command::Ping { device, reply } => self.ping(&device, reply),
             Command::Authority(ask) => self.on_authority(ask),
             Command::Sharing(ask) => self.on_sharing(ask),
             Command::Relays(ask) => self.on_relays(ask),
+            Command::Services(ask) => self.on_services(ask),
+            Command::Tunnels(ask) => self.on_tunnels(ask),
             Command::FolderAdd { add, reply } => {
                 let added = self.folder_add(add);
                 answer(reply, added);

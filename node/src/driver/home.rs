@@ -26,7 +26,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Driver, EVENTS, Event, LOOK_AGAIN, Writing, arrivals::Arrivals, bulk::Bulk, folders::Folders, node::Node,
-    pairing::Pairing, peers::Peers, restore::Restoring, rows,
+    pairing::Pairing, peers::Peers, restore::Restoring, rows, services::Services, tunnels::Ports,
 };
 use crate::{
     daemon::{NodeConfig, StartError},
@@ -118,7 +118,7 @@ impl KnownAddresses {
 }
 
 /// Writes a small file whole or not at all.
-fn write_small(home: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_small(home: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(home)?;
     io::Write::write_all(&mut file, bytes)?;
     file.as_file().sync_all()?;
@@ -141,6 +141,12 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
     }
     let (events, inbox) = mpsc::channel(EVENTS);
     let folders = Folders::load(home.clone(), events.clone()).map_err(|error| home_error(&error))?;
+    let services = Services::load(home.clone()).map_err(|error| {
+        StartError::new(
+            format!("The file services.json in the home cannot be read: {error}."),
+            "Mend it, or take it away: then this device offers no services.",
+        )
+    })?;
     let replica = restore(&identity, stored, &store, &folders)?;
     let arrivals = Arrivals::load(&*store.index());
     let (store, _thread) = StoreHandle::spawn(store).map_err(|error| home_error(&error))?;
@@ -166,6 +172,8 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
         listening: Vec::new(),
         serve_slots: ServeSlots::default(),
         bulk,
+        services,
+        ports: Ports::new(),
         own_name,
         started: Instant::now(),
         look_again: Instant::now() + LOOK_AGAIN,
@@ -283,7 +291,7 @@ async fn start_network(
     let settings = |listen: Vec<SocketAddr>| {
         let mut network = NetworkConfig::new(identity.device_secret().clone());
         network.mdns = config.mdns;
-        network.protocols = vec![wire::CONTROL, wire::CHUNKS];
+        network.protocols = vec![wire::CONTROL, wire::CHUNKS, wire::TUNNEL, wire::PING];
         network.pairing_protocols = vec![wire::PAIR];
         network.guest_protocols = vec![wire::RESTORE];
         network.relay_protocols = vec![wire::SPLICE];

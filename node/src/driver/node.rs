@@ -8,13 +8,14 @@ use super::{
     Event,
     authority::Ask,
     command::{Command, Reply},
-    relays, sharing,
+    relays, services, sharing, tunnels,
 };
 use crate::{
     api::types::{
         Accept, Adopt, Adopted, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderStatus, Join,
-        JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Quarantined, RecoveryPhrase, RecoveryRestore,
-        RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Shared, Status,
+        JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Ping, Quarantined, RecoveryPhrase,
+        RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Service, ServiceGive, ServiceOffer, Shared,
+        Status, Tunnel, TunnelOpen,
     },
     resource::{
         NodeControl, ResourceError,
@@ -71,6 +72,10 @@ impl NodeControl for Node {
 
     async fn devices(&self) -> Result<Vec<Device>, ResourceError> {
         self.ask(Command::Devices).await
+    }
+
+    async fn ping(&self, name_or_id: String) -> Result<Ping, ResourceError> {
+        self.ask(|reply| Command::Ping { device: name_or_id, reply }).await
     }
 
     async fn device_remove(&self, name_or_id: String, void: bool) -> Result<(), ResourceError> {
@@ -143,6 +148,38 @@ impl NodeControl for Node {
 
     async fn relay_remove(&self, relay: String) -> Result<(), ResourceError> {
         self.ask(|reply| Command::Relays(relays::Ask::Remove { relay, reply })).await
+    }
+
+    async fn services(&self) -> Result<Vec<Service>, ResourceError> {
+        self.ask(|reply| Command::Services(services::Ask::List(reply))).await
+    }
+
+    async fn service_offer(&self, offer: ServiceOffer) -> Result<Service, ResourceError> {
+        self.ask(|reply| Command::Services(services::Ask::Offer { offer, reply })).await
+    }
+
+    async fn service_withdraw(&self, name: String) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::Services(services::Ask::Withdraw { name, reply })).await
+    }
+
+    async fn service_give(&self, name: String, person: String, give: ServiceGive) -> Result<Service, ResourceError> {
+        self.ask(|reply| Command::Services(services::Ask::Give { name, person, give, reply })).await
+    }
+
+    async fn service_take(&self, name: String, person: String) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::Services(services::Ask::Take { name, person, reply })).await
+    }
+
+    async fn tunnels(&self) -> Result<Vec<Tunnel>, ResourceError> {
+        self.ask(|reply| Command::Tunnels(tunnels::Ask::List(reply))).await
+    }
+
+    async fn tunnel_open(&self, open: TunnelOpen) -> Result<Tunnel, ResourceError> {
+        self.ask(|reply| Command::Tunnels(tunnels::Ask::Open { open, reply })).await
+    }
+
+    async fn tunnel_close(&self, port: u16) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::Tunnels(tunnels::Ask::Close { port, reply })).await
     }
 
     async fn members(&self, folder: String) -> Result<Vec<Member>, ResourceError> {

@@ -320,10 +320,10 @@ impl Driver {
             }
             known => known,
         };
-        let (own, relays) = (replica.mesh_id(), relays::list(replica));
+        let relays = relays::list(replica);
         let ways = |device: &DeviceId| {
             let mut ways = addresses(device);
-            if replica.person_of(*device) == Some(own) {
+            if replica.person_of(*device).is_none() {
                 // All devices of a mesh keep places at the same relays.
                 ways.extend(relays.values().filter_map(|addresses| Address::circuit_by(addresses)));
             }
@@ -340,6 +340,7 @@ impl Driver {
             }
         });
         self.open_missing_controls();
+        self.judge_tunnels();
         self.forget_replaced_root();
     }
 }

@@ -230,7 +230,7 @@ impl Driver {
     }
 
     /// The contact, or other person with a role in a folder, with this name, or whose id begins so.
-    fn find_person(&self, name: &str) -> Result<MeshId, ResourceError> {
+    pub(super) fn find_person(&self, name: &str) -> Result<MeshId, ResourceError> {
         let replica = self.replica.as_ref().ok_or_else(no_mesh)?;
         let members = self.folder_ids().into_iter().flat_map(|object| replica.persons(object));
         let known = replica.graph().contacts().into_keys().chain(members.map(|(person, ..)| person));

@@ -41,3 +41,10 @@ pub(super) async fn device<N: NodeControl>(node: &N, request: &Request, name: &s
         _ => Err(wrong_verb(request)),
     }
 }
+
+pub(super) async fn ping<N: NodeControl>(node: &N, request: &Request, name: &str) -> Result<Response, ResourceError> {
+    match request.verb() {
+        Verb::Get => Ok(answer(200, &node.ping(name.to_owned()).await?)),
+        _ => Err(wrong_verb(request)),
+    }
+}

@@ -59,6 +59,14 @@ pub const PAIR_ASKED: &str = "pair.asked";
 pub const PAIR_DONE: &str = "pair.done";
 /// A pairing failed or expired.
 pub const PAIR_FAILED: &str = "pair.failed";
+/// A device began to use a service of this one.
+pub const SERVICE_OPENED: &str = "service.opened";
+/// It ended that; `sent` and `received` say how many bytes.
+pub const SERVICE_CLOSED: &str = "service.closed";
+/// It was ended because the right to it is gone.
+pub const SERVICE_ENDED: &str = "service.ended";
+/// A device asked for a service that there is not, or not for it.
+pub const SERVICE_REFUSED: &str = "service.refused";
 /// The reader was away for too long: `count` events before the next one are gone.
 pub const EVENTS_LOST: &str = "events.lost";
 

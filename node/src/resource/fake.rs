@@ -16,8 +16,9 @@ use super::{
 };
 use crate::api::types::{
     Accept, Adopt, Adopted, AdoptedFile, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderState,
-    FolderStatus, Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Quarantined, RecoveryPhrase,
-    RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Shared, Status,
+    FolderStatus, Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Ping, Quarantined,
+    RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Service, ServiceGive,
+    ServiceGrant, ServiceOffer, Shared, Status, Tunnel, TunnelOpen,
 };
 
 pub(crate) const DEVICE: &str = "d1d1d1d1";
@@ -140,6 +141,21 @@ impl NodeControl for FakeNode {
         Ok(vec![Device { device, name, role, here: true, connected: true }])
     }
 
+    async fn ping(&self, name_or_id: String) -> Result<Ping, ResourceError> {
+        known(&name_or_id)?;
+        Ok(Ping {
+            device: "d".repeat(64),
+            name: name_or_id,
+            path: "direct".to_owned(),
+            transport: "quic".to_owned(),
+            address: "/ip4/192.0.2.7/udp/4001/quic-v1".to_owned(),
+            relay: None,
+            since: 1_000,
+            times: vec![900, 1_100, 1_000],
+            problem: None,
+        })
+    }
+
     async fn device_remove(&self, name_or_id: String, _void: bool) -> Result<(), ResourceError> {
         known(&name_or_id)
     }
@@ -226,6 +242,51 @@ impl NodeControl for FakeNode {
             Ok(())
         } else {
             Err(ResourceError::not_found("There is no such relay.", "Look at the list."))
+        }
+    }
+
+    async fn services(&self) -> Result<Vec<Service>, ResourceError> {
+        Ok(vec![service("ssh", "127.0.0.1:22")])
+    }
+
+    async fn service_offer(&self, offer: ServiceOffer) -> Result<Service, ResourceError> {
+        Ok(service(&offer.name, &offer.target))
+    }
+
+    async fn service_withdraw(&self, name: String) -> Result<(), ResourceError> {
+        if name == "ssh" {
+            Ok(())
+        } else {
+            Err(ResourceError::not_found("There is no such service.", "Look at the list."))
+        }
+    }
+
+    async fn service_give(&self, name: String, person: String, give: ServiceGive) -> Result<Service, ResourceError> {
+        self.contact_remove(person.clone()).await?;
+        let until = u64::from(give.days) * 86_400_000;
+        let granted = vec![ServiceGrant { person: bo().person, name: person, until }];
+        Ok(Service { granted, ..service(&name, "127.0.0.1:22") })
+    }
+
+    async fn service_take(&self, name: String, person: String) -> Result<(), ResourceError> {
+        self.contact_remove(person).await?;
+        self.service_withdraw(name).await
+    }
+
+    async fn tunnels(&self) -> Result<Vec<Tunnel>, ResourceError> {
+        Ok(vec![tunnel("desktop", "ssh", 2_222)])
+    }
+
+    async fn tunnel_open(&self, open: TunnelOpen) -> Result<Tunnel, ResourceError> {
+        known(&open.device)?;
+        Ok(tunnel(&open.device, &open.service, open.port))
+    }
+
+    async fn tunnel_close(&self, port: u16) -> Result<(), ResourceError> {
+        if port == 2_222 {
+            Ok(())
+        } else {
+            Err(ResourceError::not_found("That port leads nowhere.", "Look at the list."))
         }
     }
 
@@ -330,6 +391,30 @@ impl NodeControl for FakeNode {
 
 fn bo() -> Contact {
     Contact { person: "b0b0b0b0".to_owned(), name: "bo".to_owned(), connected: false, shared: Vec::new() }
+}
+
+fn service(name: &str, target: &str) -> Service {
+    Service {
+        device: "d".repeat(64),
+        device_name: "laptop".to_owned(),
+        name: name.to_owned(),
+        here: true,
+        target: Some(target.to_owned()),
+        users: Vec::new(),
+        granted: Vec::new(),
+    }
+}
+
+fn tunnel(device: &str, service: &str, port: u16) -> Tunnel {
+    Tunnel {
+        address: format!("127.0.0.1:{port}"),
+        port,
+        device: "d".repeat(64),
+        device_name: device.to_owned(),
+        service: service.to_owned(),
+        open: 0,
+        problem: None,
+    }
 }
 
 fn relay(address: &str) -> Relay {

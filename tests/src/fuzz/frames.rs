@@ -17,6 +17,7 @@ use meshwork_protocol::{
         chunks::{BulkAddress, BulkOffer, BulkSecret, ChunkAt, ChunkHeader, ChunkMessage, FetchItem, Splice},
         pair::{PairMessage, PairSecret, Welcome},
         sync::{Frame, ObjectState, Retirement, VectorEntry},
+        tunnel::TunnelMessage,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -147,6 +148,30 @@ pub(super) fn bulk_offer_seeds() -> Vec<Vec<u8>> {
     let offer = BulkOffer { addresses, channel: [5; 16], secret: BulkSecret([6; 32]), aes: true };
     let empty = BulkOffer { addresses: Vec::new(), aes: false, ..offer.clone() };
     vec![codec::encode(&offer), codec::encode(&empty)]
+}
+
+/// What the ends of a tunnel say.
+pub(super) fn tunnel(bytes: &[u8]) -> bool {
+    let Ok(message) = TunnelMessage::decode(bytes) else { return false };
+    assert!(bytes.len() <= limits::TUNNEL_FRAME, "more bytes than the limit");
+    assert_eq!(message.encode(), bytes, "not canonical");
+    true
+}
+
+pub(super) fn tunnel_seeds() -> Vec<Vec<u8>> {
+    let splice = Splice { relay: DeviceId([7; 32]), port: 4003, token: Token([8; 16]) };
+    let open = |splice| TunnelMessage::Open { service: "ssh".parse().expect("a name"), splice };
+    let address = BulkAddress { ip: ByteBuf::from(vec![127, 0, 0, 1]), port: 4001 };
+    let offer = BulkOffer { addresses: vec![address], channel: [5; 16], secret: BulkSecret([6; 32]), aes: true };
+    let messages = [
+        open(None),
+        open(Some(splice)),
+        TunnelMessage::Opened { offer: None },
+        TunnelMessage::Opened { offer: Some(offer) },
+        TunnelMessage::Refused { code: 1 },
+        TunnelMessage::Carry { bulk: true },
+    ];
+    messages.iter().map(TunnelMessage::encode).collect()
 }
 
 /// A message of pairing, in clear or sealed, or the welcome.
