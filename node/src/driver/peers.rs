@@ -276,9 +276,13 @@ impl Driver {
     }
 
     pub(super) fn control_failed(&mut self, device: DeviceId) {
+        self.reopen_control(device, REOPEN);
+    }
+
+    fn reopen_control(&mut self, device: DeviceId, pause: std::time::Duration) {
         self.peers.opening.remove(&device);
         if self.peers.connected.contains_key(&device) {
-            self.open_control(device, REOPEN);
+            self.open_control(device, pause);
         }
     }
 
@@ -287,10 +291,14 @@ impl Driver {
             return;
         }
         tracing::debug!(peer = %device.short(), reason, "a control stream ended");
-        self.peers.streams.remove(&device);
+        let since = self.peers.streams.remove(&device).map_or(0, |peer| peer.since);
         self.drive(Input::PeerDown(device));
         self.report_peer(device, false);
-        self.control_failed(device);
+        let lived = (clock::now().as_micros() / 1_000).saturating_sub(since);
+        self.reopen_control(
+            device,
+            if u128::from(lived) > REOPEN.as_millis() { std::time::Duration::ZERO } else { REOPEN },
+        );
     }
 
     pub(super) fn peer_down(&mut self, device: DeviceId, reason: &str) {

@@ -33,11 +33,21 @@ pub(crate) struct Link {
 /// * Made together: a direct one rather than a relayed one, QUIC rather than TCP; then the one that was up first.
 pub(crate) fn keeper(links: &[Link]) -> Option<&Link> {
     links.iter().reduce(|kept, link| {
-        let apart = link.since.saturating_duration_since(kept.since);
-        let came_back = apart >= if link.dialled { MEETING } else { AGAIN };
+        let came_back = is_back(kept, link);
         let again_from_same_end = kept.dialled == link.dialled && kept.path == link.path;
         if came_back || again_from_same_end || link.path.rank() < kept.path.rank() { link } else { kept }
     })
+}
+
+/// The newest connection, where the peer had lost all before when it made that.
+pub(crate) fn came_back(links: &[Link]) -> Option<ConnectionId> {
+    let (newest, before) = links.split_last()?;
+    before.iter().all(|link| is_back(link, newest)).then_some(newest.connection)
+}
+
+fn is_back(before: &Link, link: &Link) -> bool {
+    let apart = link.since.saturating_duration_since(before.since);
+    apart >= if link.dialled { MEETING } else { AGAIN }
 }
 
 impl Path {
@@ -85,6 +95,8 @@ mod tests {
         assert_eq!(kept(&direct_was_first), number(1));
         let peer_went_elsewhere = [link(1, Quic, true, 0, start), link(2, Relayed, false, 2, start)];
         assert_eq!(kept(&peer_went_elsewhere), number(2));
+        assert_eq!(came_back(&peer_went_elsewhere), number(2));
+        assert_eq!((came_back(&direct_was_first), came_back(&upgraded)), (None, None));
         let direct_stopped_working = [link(1, Quic, true, 0, start), link(2, Relayed, false, 60, start)];
         assert_eq!(kept(&direct_stopped_working), number(2));
     }

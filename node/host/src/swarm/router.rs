@@ -17,7 +17,7 @@ use meshwork_protocol::id::DeviceId;
 use super::{
     Command, DialError, DownReason, NetworkEvent, NetworkSnapshot, OpenError, PeerSnapshot,
     behaviour::{self, Behaviour},
-    choice::{Link, keeper},
+    choice::{Link, came_back, keeper},
     dials::{DialReply, Dials, Failed, Target},
     outbox::Outbox,
     redial::Redial,
@@ -387,10 +387,13 @@ impl Router {
             problem: None,
             closing: None,
         });
-        if !member.links.is_empty() && self.device.is_some_and(|own| own < device) {
-            member.prune_at = Some(link.since + PRUNE_DELAY);
-        }
+        let (since, connection) = (link.since, link.connection);
         member.links.push(link);
+        if member.links.len() > 1 && self.device.is_some_and(|own| own < device) {
+            // Who came back has seen the end of what was before.
+            let is_back = came_back(&member.links) == Some(connection);
+            member.prune_at = Some(if is_back { since } else { since + PRUNE_DELAY });
+        }
         member.closing = None;
         self.tell_path(&peer);
     }
