@@ -9,6 +9,7 @@ mod arguments;
 mod authority;
 mod demo;
 mod folder;
+mod install;
 mod pair;
 mod ping;
 mod quarantine;
@@ -92,7 +93,8 @@ where
 async fn command(context: &mut Context, command: Command) -> Result<(), CliError> {
     match command {
         Command::Up(up) => up::up(context, &up).await,
-        Command::Down => up::down(context).await,
+        Command::Down { uninstall: true } => install::uninstall(context),
+        Command::Down { uninstall: false } => up::down(context).await,
         Command::Status => status::status(context).await,
         Command::Devices => status::devices(context).await,
         Command::Ping { device } => ping::ping(context, &device).await,

@@ -4,6 +4,7 @@ mod authority;
 mod compaction;
 mod copies;
 mod folder;
+mod install;
 mod lost;
 mod pairing;
 mod recovery;

@@ -46,12 +46,16 @@ pub(super) struct Global {
 pub(super) enum Command {
     /// Start the node of this device; the first start creates everything it needs
     #[command(
-        after_help = "Examples:\n  mesh up\n  mesh up --name laptop\n  mesh up --foreground --listen 0.0.0.0:4711"
+        after_help = "Examples:\n  mesh up\n  mesh up --name laptop\n  mesh up --foreground --listen 0.0.0.0:4711\n  mesh up --install"
     )]
     Up(Up),
     /// Stop the node
-    #[command(after_help = "Example:\n  mesh down")]
-    Down,
+    #[command(after_help = "Examples:\n  mesh down\n  mesh down --uninstall")]
+    Down {
+        /// Also take it from the services that start at login
+        #[arg(long)]
+        uninstall: bool,
+    },
     /// Show this node, who is connected, and its folders
     #[command(after_help = "Examples:\n  mesh status\n  mesh status --json")]
     Status,
@@ -182,6 +186,9 @@ pub(super) struct Up {
     /// Stay in the foreground and log to standard error
     #[arg(long)]
     pub(super) foreground: bool,
+    /// Have systemd start it at each login, and now
+    #[arg(long, conflicts_with = "foreground")]
+    pub(super) install: bool,
     #[command(flatten)]
     pub(super) node: Node,
 }

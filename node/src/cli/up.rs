@@ -39,6 +39,9 @@ pub(super) async fn up(context: &mut Context, up: &Up) -> Result<(), CliError> {
     if up.foreground {
         return foreground(context, &up.node);
     }
+    if up.install {
+        return super::install::install(context, &up.node).await;
+    }
     let (status, started) = ensure_running(context, &up.node).await?;
     if context.screen.json {
         return context.screen.value(&status);
@@ -81,7 +84,7 @@ fn foreground(context: &Context, node: &Node) -> Result<(), CliError> {
     Err(error.into())
 }
 
-fn node_command(home: &Home, node: &Node, verbose: u8) -> Result<Command, CliError> {
+pub(super) fn node_command(home: &Home, node: &Node, verbose: u8) -> Result<Command, CliError> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("daemon").arg("--home").arg(home.root());
     for address in &node.listen {
@@ -143,6 +146,17 @@ async fn wait_until_ready(context: &Context, child: &mut Child, log_before: u64)
     }
 }
 
+/// The status of a node that somebody else starts.
+pub(super) async fn wait_for_node(context: &Context) -> Result<Status, CliError> {
+    let started = Instant::now();
+    loop {
+        match context.client.status().await {
+            Err(_) if started.elapsed() < START_MAX => tokio::time::sleep(LOOK).await,
+            ended => return ended,
+        }
+    }
+}
+
 /// The node's own words, when it left some in its log; else `otherwise`.
 fn not_started(context: &Context, log_before: u64, otherwise: &str) -> CliError {
     let log = context.home.log_file();
@@ -170,6 +184,12 @@ pub(super) async fn down(context: &mut Context) -> Result<(), CliError> {
         }
         other => other?,
     };
+    wait_for_end(context).await?;
+    context.screen.note("The node has stopped.")
+}
+
+/// Waits until a node that was asked to stop has let go of its home.
+pub(super) async fn wait_for_end(context: &Context) -> Result<(), CliError> {
     let started = Instant::now();
     // The home is free when everything is on disk, which is later than the last answer.
     while context.home.lock().is_err() {
@@ -183,7 +203,7 @@ pub(super) async fn down(context: &mut Context) -> Result<(), CliError> {
         }
         tokio::time::sleep(LOOK).await;
     }
-    context.screen.note("The node has stopped.")
+    Ok(())
 }
 
 /// Is the node until it is asked to stop.
