@@ -39,10 +39,12 @@ pub(crate) fn keeper(links: &[Link]) -> Option<&Link> {
     })
 }
 
-/// The newest connection, where the peer had lost all before when it made that.
-pub(crate) fn came_back(links: &[Link]) -> Option<ConnectionId> {
-    let (newest, before) = links.split_last()?;
-    before.iter().all(|link| is_back(link, newest)).then_some(newest.connection)
+/// Whether the peer had lost all other connections when it made the newest, which is no better than they are.
+pub(crate) fn came_back(links: &[Link]) -> bool {
+    links.split_last().is_some_and(|(newest, before)| {
+        let is_none = |link: &Link| is_back(link, newest) && newest.path.rank() >= link.path.rank();
+        !newest.dialled && before.iter().all(is_none)
+    })
 }
 
 fn is_back(before: &Link, link: &Link) -> bool {
@@ -95,8 +97,9 @@ mod tests {
         assert_eq!(kept(&direct_was_first), number(1));
         let peer_went_elsewhere = [link(1, Quic, true, 0, start), link(2, Relayed, false, 2, start)];
         assert_eq!(kept(&peer_went_elsewhere), number(2));
-        assert_eq!(came_back(&peer_went_elsewhere), number(2));
-        assert_eq!((came_back(&direct_was_first), came_back(&upgraded)), (None, None));
+        assert!(came_back(&peer_went_elsewhere) && came_back(&peer_came_back) && !came_back(&direct_was_first));
+        let upgraded_late = [link(1, Relayed, true, 0, start), link(2, Tcp, false, 60, start)];
+        assert!(!came_back(&upgraded_late) && !came_back(&better_transport));
         let direct_stopped_working = [link(1, Quic, true, 0, start), link(2, Relayed, false, 60, start)];
         assert_eq!(kept(&direct_stopped_working), number(2));
     }

@@ -366,12 +366,12 @@ impl Router {
         }
         for (connection, stranger) in promoted {
             swarm.behaviour_mut().streams.promote(stranger.peer, connection);
-            self.enter(stranger.peer, stranger.link);
+            self.enter(swarm, stranger.peer, stranger.link);
         }
     }
 
     /// A connection of a member is up.
-    fn enter(&mut self, peer: PeerId, link: Link) {
+    fn enter(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerId, link: Link) {
         let Some(device) = device_of(&peer) else { return };
         if !self.members.contains_key(&peer) {
             self.outbox.push(NetworkEvent::PeerUp { device, path: link.path });
@@ -387,12 +387,17 @@ impl Router {
             problem: None,
             closing: None,
         });
-        let (since, connection) = (link.since, link.connection);
+        let since = link.since;
         member.links.push(link);
+        if came_back(&member.links) {
+            // The peer has none of these any more, whoever closes what is left of them.
+            let before = member.links.len() - 1;
+            for lost in member.links.drain(..before) {
+                swarm.behaviour_mut().streams.close(peer, lost.connection);
+            }
+        }
         if member.links.len() > 1 && self.device.is_some_and(|own| own < device) {
-            // Who came back has seen the end of what was before.
-            let is_back = came_back(&member.links) == Some(connection);
-            member.prune_at = Some(if is_back { since } else { since + PRUNE_DELAY });
+            member.prune_at = Some(since + PRUNE_DELAY);
         }
         member.closing = None;
         self.tell_path(&peer);

@@ -141,7 +141,7 @@ impl Router {
         if self.stopping || device_of(&peer).is_none() {
             swarm.behaviour_mut().streams.close(peer, connection);
         } else if swarm.behaviour().streams.gate.is_allowed(&peer) {
-            self.enter(peer, link);
+            self.enter(swarm, peer, link);
         } else if swarm.behaviour().streams.gate.is_relay(&peer) {
             // To a relay itself everybody is one: those who come are none of its own.
             if link.dialled {
