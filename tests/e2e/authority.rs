@@ -52,10 +52,13 @@ pub(super) fn role(device: &Device, name: &str) -> Option<Value> {
 /// The phone is removed at the laptop, which nobody reaches, and writes something that the desktop gets.
 fn removed_apart(mesh: &mut Three) {
     mesh.desktop.stop();
+    // Else it may be told before its connection is cut.
+    mesh.phone.stop();
     mesh.laptop.mesh(&["device", "remove", "phone", "--yes"]).expect("the laptop is senior");
     assert_eq!(role(&mesh.laptop, "phone"), None);
     mesh.laptop.stop();
     mesh.desktop.run();
+    mesh.phone.run();
     fs::write(mesh.folders[2].join("late"), "after it was removed").expect("written");
     wait_equal(&mesh.folders[2], &mesh.folders[1]);
 }
