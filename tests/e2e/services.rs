@@ -8,7 +8,8 @@ use std::{
 };
 
 use meshwork_tests::device::{Device, Events, figure, noise, wait_for};
-use serde_json::Value;
+
+use super::{authority::list, sharing::text};
 
 /// A program that greets and then says everything again.
 fn echo() -> u16 {
@@ -25,10 +26,6 @@ fn echo() -> u16 {
         }
     });
     port
-}
-
-fn text(value: &Value, field: &str) -> String {
-    value[field].as_str().unwrap_or_default().to_owned()
 }
 
 fn offer(device: &Device, name: &str, port: u16) {
@@ -61,14 +58,6 @@ fn says_again(connection: &mut BufReader<TcpStream>, what: &str) -> bool {
 /// Nothing more comes, and the connection ends.
 fn is_cut(connection: &mut BufReader<TcpStream>) -> bool {
     !matches!(connection.read(&mut [0]), Ok(1..))
-}
-
-fn list(device: &Device, command: &[&str]) -> Vec<Value> {
-    match device.mesh(command) {
-        Ok(Value::Array(values)) => values,
-        Ok(value) => vec![value],
-        Err(_) => Vec::new(),
-    }
 }
 
 #[test]

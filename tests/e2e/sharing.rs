@@ -5,15 +5,9 @@ use std::{fs, path::PathBuf};
 use meshwork_tests::device::{Device, wait_equal, wait_for};
 use serde_json::Value;
 
-fn list(device: &Device, command: &[&str]) -> Vec<Value> {
-    match device.mesh(command) {
-        Ok(Value::Array(values)) => values,
-        Ok(value) => vec![value],
-        Err(_) => Vec::new(),
-    }
-}
+use super::authority::list;
 
-fn text(value: &Value, field: &str) -> String {
+pub(super) fn text(value: &Value, field: &str) -> String {
     value[field].as_str().unwrap_or_default().to_owned()
 }
 

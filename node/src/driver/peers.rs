@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    time::Duration,
 };
 
 use meshwork_host::swarm::{Address, NetworkHandle, Path, Stream};
@@ -34,7 +35,7 @@ use crate::{
 /// What waits to be written to one peer; with more it is too slow and is cut off.
 const OUTGOING: usize = 1_024;
 /// Pause before a control stream that failed is opened again.
-const REOPEN: std::time::Duration = std::time::Duration::from_millis(500);
+const REOPEN: Duration = Duration::from_millis(500);
 
 enum Outgoing {
     Frame(Vec<u8>),
@@ -227,11 +228,11 @@ async fn write_records(
 impl Driver {
     pub(super) fn peer_up(&mut self, device: DeviceId, path: Path) {
         self.peers.connected.insert(device, path);
-        self.open_control(device, std::time::Duration::ZERO);
+        self.open_control(device, Duration::ZERO);
     }
 
     /// One of the two opens the stream: the one with the smaller id.
-    fn open_control(&mut self, device: DeviceId, pause: std::time::Duration) {
+    fn open_control(&mut self, device: DeviceId, pause: Duration) {
         let allowed = self.replica.as_ref().is_some_and(|replica| replica.peers().contains(&device));
         let ours = self.network.device() < device;
         if !allowed || !ours || self.peers.is_connected(device) || !self.peers.opening.insert(device) {
@@ -255,7 +256,7 @@ impl Driver {
     /// Opens what is missing, after the set of allowed devices changed.
     pub(super) fn open_missing_controls(&mut self) {
         for device in self.peers.connected.keys().copied().collect::<Vec<_>>() {
-            self.open_control(device, std::time::Duration::ZERO);
+            self.open_control(device, Duration::ZERO);
         }
     }
 
@@ -279,7 +280,7 @@ impl Driver {
         self.reopen_control(device, REOPEN);
     }
 
-    fn reopen_control(&mut self, device: DeviceId, pause: std::time::Duration) {
+    fn reopen_control(&mut self, device: DeviceId, pause: Duration) {
         self.peers.opening.remove(&device);
         if self.peers.connected.contains_key(&device) {
             self.open_control(device, pause);
@@ -294,11 +295,8 @@ impl Driver {
         let since = self.peers.streams.remove(&device).map_or(0, |peer| peer.since);
         self.drive(Input::PeerDown(device));
         self.report_peer(device, false);
-        let lived = (clock::now().as_micros() / 1_000).saturating_sub(since);
-        self.reopen_control(
-            device,
-            if u128::from(lived) > REOPEN.as_millis() { std::time::Duration::ZERO } else { REOPEN },
-        );
+        let lived = Duration::from_millis((clock::now().as_micros() / 1_000).saturating_sub(since));
+        self.reopen_control(device, if lived > REOPEN { Duration::ZERO } else { REOPEN });
     }
 
     pub(super) fn peer_down(&mut self, device: DeviceId, reason: &str) {

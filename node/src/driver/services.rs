@@ -257,14 +257,17 @@ impl Driver {
         let anchor = Anchor::Logs { control: replica.control(), mesh: replica.mesh_id() };
         let right = Right::Service { device: self.network.device(), name: name.clone() };
         let request = Request { by, right, peer: None };
-        let chains = std::iter::once(Chain::default()).chain(grants(replica).map(|(_, chain)| chain));
         // A capability may be withdrawn by taking it out of the graph, and no other way.
-        let permits = chains.filter_map(|chain| check(&chain, clock::now(), &request, anchor, |_| false).ok());
+        let judged = |chain: &Chain| check(chain, clock::now(), &request, anchor, |_| false).ok();
         // Bounds of use are not counted here: a right that has some is none.
         let free = |permit: &Permit| {
             permit.budgets.iter().all(|it| it.bytes.is_none() && it.rate.is_none() && it.count.is_none())
         };
-        permits.filter(free).max_by_key(|permit| (permit.until.is_none(), permit.until))
+        let by_grant = || {
+            let permits = grants(replica).filter_map(|(_, chain)| judged(&chain));
+            permits.filter(free).max_by_key(|permit| permit.until)
+        };
+        judged(&Chain::default()).or_else(by_grant)
     }
 
     /// A device opened a stream for a tunnel.
