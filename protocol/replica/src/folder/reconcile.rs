@@ -475,16 +475,16 @@ pub fn left_by_half(
 }
 
 /// The base without what went, which the user must not be taken for having removed, and with what came, wherever the
-/// tree then says that it is where it was put. What was to stay and came nowhere is not what a plan took away.
+/// tree then says that it is where it was put. What was to stay is not what a plan took away: where it is at a place of
+/// which the tree cannot say so, or nowhere, the disk showed it all the same.
 fn shown((base, target): (&FeedMap, &FeedMap), changes: &[&Change]) -> Vec<(Key, Vec<Arc<Operation>>)> {
     let trees = &Trees::new(base.view(), target.view());
     let was_to_stay = |old: &Operation| target.at(&old.key).iter().any(|it| it.dot == old.dot);
-    let came = |old: &Operation| changes.iter().flat_map(|change| &change.placed).any(|it| it.dot == old.dot);
     let mut shown: BTreeMap<Key, Vec<Arc<Operation>>> = BTreeMap::new();
     let operations = changes.iter().flat_map(|change| change.displaced.iter().chain(&change.placed));
     for Operation { key, .. } in operations.map(Arc::as_ref) {
         let went = |old: &Operation| changes.iter().any(|change| change.displaces(old));
-        let stays = |old: &&Arc<Operation>| !went(old) || was_to_stay(old) && !came(old);
+        let stays = |old: &&Arc<Operation>| !went(old) || was_to_stay(old);
         shown.entry(key.clone()).or_insert_with(|| base.at(key).iter().filter(stays).cloned().collect());
     }
     let left = shown.clone();

@@ -377,6 +377,44 @@ fn what_a_directory_takes_the_name_of_is_never_nowhere() {
     assert!(scene.feed.iter().any(is_current), "{:?}", scene.feed);
 }
 
+/// Case: a directory was to become one with another, and the process died when its file was there already. The user removes
+/// what he sees of it: nobody is left waiting for that file.
+#[test]
+fn what_half_a_merge_has_moved_is_gone_once_it_is_removed() {
+    let (one, other) = (DirId([7; 16]), DirId([8; 16]));
+    let dir = |seq: u64, text: &str, id: DirId| operation(seq, DirId::ROOT, text, Value::Dir(vec![id]));
+    let held = operation(3, one, "x", file(1));
+    let mut scene = Scene::new(&[dir(1, "d", one), dir(2, "e", other), held.clone()]);
+    let x = scene.file(11, &held.value);
+    let (d, e) = (Seen::Dir(identity(one)), Seen::Dir(identity(other)));
+    scene.holds(&[], identity(DirId::ROOT), &[("d", d.clone()), ("e", e.clone())]);
+    scene.holds(&path("d"), identity(one), &[("x", x.clone())]);
+    scene.holds(&path("e"), identity(other), &[]);
+    let (_, signed, _) = scene.tell(Input::DirtyEverywhere);
+    assert_eq!(signed, []);
+
+    scene.arrives(&operation(9, DirId::ROOT, "d", Value::Tombstone), &[1]);
+    scene.arrives(&dir(10, "e", one), &[]);
+    let batch = scene.tell(Input::Tick).0.expect("a plan");
+    assert!(batch.steps.iter().any(|it| matches!(it, Step::Move { to, .. } if *to == path("e/x"))), "{batch:?}");
+    scene.listings.remove(&path("d"));
+    scene.holds(&[], identity(DirId::ROOT), &[("Recovered", d.clone()), ("e", e)]);
+    scene.holds(&path("Recovered"), identity(one), &[]);
+    scene.holds(&path("e"), identity(other), &[("x", x)]);
+    scene.crashes();
+    let is_current = |feed: &FeedMap| feed.iter().flatten().any(|live| live.value.same_content(&held.value));
+    let (placed, ..) = scene.tell(Input::DirtyEverywhere);
+    assert_eq!(placed, None, "what is there is not brought once more");
+    assert!(is_current(&scene.feed), "{:?}", scene.feed);
+
+    scene.listings.remove(&path("e"));
+    scene.holds(&[], identity(DirId::ROOT), &[("Recovered", d)]);
+    scene.tell(Input::DirtyEverywhere);
+    scene.now = scene.disk.next_deadline().expect("a search");
+    scene.tell(Input::Tick);
+    assert!(!is_current(&scene.feed), "{:?}", scene.feed);
+}
+
 /// Case: what is shown under a name does not count any more, and another version goes by that name then. The file is not
 /// taken for that one.
 #[test]
