@@ -59,6 +59,11 @@ impl Rows {
         }
     }
 
+    /// The operations that the disk showed.
+    pub fn dots(&self) -> impl Iterator<Item = &Dot> {
+        self.keys.values().flatten()
+    }
+
     /// As the replica takes them.
     pub fn stored(&self) -> StoredBase {
         StoredBase {

@@ -1,9 +1,9 @@
 //! Inputs into replicas, their outputs carried out, the store, and the life of processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork_protocol::{
-    id::{ChainId, RecordKey},
+    id::{ChainId, ContentId, RecordKey},
     object::Verified,
 };
 use meshwork_replica::{
@@ -14,7 +14,7 @@ use meshwork_replica::{
 
 use super::{Event, MS, World};
 use crate::sim::{
-    device::{Backup, Fetching, Job, Lot},
+    device::{Backup, Fetching, Job, Lot, Rows},
     network::Outgoing,
     planted::Planted,
 };
@@ -356,12 +356,29 @@ impl World {
                 .collect();
             entry.records = kept;
             (entry.rows, entry.secrets, entry.mapped) = (vec![backup.rows], backup.secrets, backup.mapped);
+            self.count_missing(device);
         } else if self.fate.once_in(2) {
             let entry = &mut self.devices[device];
             let rows = entry.rows.last().cloned().unwrap_or_default();
             let (log, secrets, mapped) = (entry.log.len(), entry.secrets.clone(), entry.mapped);
             entry.backup = Some(Backup { log, rows, secrets, mapped });
         }
+    }
+
+    /// The disk is compared with the base that was put back: what that shows and the disk has nowhere counts as removed by
+    /// its user, though it may be the node that took it off after the backup was made.
+    fn count_missing(&mut self, device: usize) {
+        let based = self.devices[device].rows.iter().flat_map(Rows::dots);
+        let mut missing: BTreeSet<ContentId> =
+            based.filter_map(|dot| self.values.get(dot).copied().flatten()).collect();
+        for content in self.contents_under(device, &[]) {
+            missing.remove(&content);
+        }
+        for content in missing.difference(&self.given_up) {
+            self.counts.add("content missing where a home was put back");
+            self.trace.line(|| format!("              device {device} has no {content:?} any more"));
+        }
+        self.given_up.append(&mut missing);
     }
 
     /// A process starts from what was durable.
