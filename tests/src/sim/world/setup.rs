@@ -185,11 +185,15 @@ impl World {
         if !self.is_current(device, life) || self.devices[device].mapped || self.has_left(device) {
             return;
         }
-        let Device { replica: Some(replica), rng, .. } = &mut self.devices[device] else {
+        let is_leaver = self.removed && self.leaver == Some(device);
+        let Device { replica: Some(replica), rng, id, .. } = &mut self.devices[device] else {
             return;
         };
+        let id = *id;
         let known = replica.folder(folder).is_some();
-        if !known || replica.convergence(folder).is_none() || replica.convergence(mesh).is_none() {
+        // Removed before it came so far, it waits until it is let in again.
+        let out = is_leaver && replica.control().role(mesh, id).is_none();
+        if out || !known || replica.convergence(folder).is_none() || replica.convergence(mesh).is_none() {
             return self.at(200 * MS, Event::Map(device, life));
         }
         match replica.map_folder(rng, folder) {
