@@ -4,21 +4,26 @@
 //! again after all of them have moved. It carries no content, and any number of bootstraps can
 //! stand in for one another.
 
+mod counters;
+mod service;
+
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use meshwork_host::{
     address::Address,
-    program::{self, NoSettings, Options, Program, Setup, init, probe},
+    program::{self, Options, Program, Setup, init, probe},
 };
 use serde_json::json;
+
+use self::service::BootstrapSettings;
 
 const PROGRAM: Program = Program { name: "mesh-bootstrap", version: env!("CARGO_PKG_VERSION") };
 
 /// A community bootstrap for Meshwork.
 ///
-/// It is to tell devices the address they are seen at, and to let devices of one mesh find each other.
-/// This version starts, listens, tells its health and stops cleanly; it helps nobody yet.
+/// It tells devices the address they are seen at, whether they can be reached there, and lets devices that
+/// know each other find each other after they have moved. It cannot read what they leave for each other.
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM.name, version, propagate_version = true)]
 struct Cli {
@@ -34,6 +39,8 @@ enum Command {
     Init(Init),
     /// Look from outside whether a server can be reached and is the one that was meant.
     Probe(Probe),
+    /// Tell what this bootstrap limits, keeps and can see.
+    Terms(Terms),
 }
 
 #[derive(Debug, Args)]
@@ -51,6 +58,17 @@ struct Init {
 struct Probe {
     /// Its address, such as /ip4/192.0.2.1/tcp/4001/p2p/...
     address: Address,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Terms {
+    /// Directory of config.toml.
+    #[arg(long, value_name = "DIR")]
+    home: PathBuf,
 
     /// Print JSON.
     #[arg(long)]
@@ -92,6 +110,7 @@ async fn main() -> ExitCode {
         Command::Run(run) => start(run).await,
         Command::Init(init) => make(&init),
         Command::Probe(probe) => look(&probe).await,
+        Command::Terms(terms) => show_terms(&terms),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("{}: {error}", PROGRAM.name);
@@ -103,7 +122,11 @@ type Ended = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
 
 async fn start(run: Run) -> Ended {
     let options = Options { home: run.home, listen: run.listen, health: run.health, log: run.log, json: run.json };
-    program::run(PROGRAM, options, async |_: &mut Setup<'_, NoSettings>| Ok(())).await?;
+    program::run(PROGRAM, options, async |setup: &mut Setup<'_, BootstrapSettings>| {
+        service::set_up(setup);
+        Ok(())
+    })
+    .await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -136,4 +159,21 @@ async fn look(asked: &Probe) -> Ended {
     }
     let well = checks.iter().all(|check| check.trouble.is_none());
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn show_terms(asked: &Terms) -> Ended {
+    let settings = program::settings::<BootstrapSettings>(&asked.home)?;
+    if asked.json {
+        println!("{}", service::terms(&settings));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let parts =
+        [("It sees", &service::SEES[..]), ("It does not see", &service::DOES_NOT_SEE), ("It keeps", &service::KEEPS)];
+    for (title, lines) in parts {
+        println!("{title}:");
+        lines.iter().for_each(|line| println!("  - {line}"));
+    }
+    println!("Its limits:");
+    println!("{}", serde_json::to_string_pretty(&settings)?);
+    Ok(ExitCode::SUCCESS)
 }

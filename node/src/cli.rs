@@ -7,6 +7,7 @@ mod service;
 
 mod arguments;
 mod authority;
+mod bootstrap;
 mod demo;
 mod folder;
 mod install;
@@ -107,6 +108,8 @@ async fn command(context: &mut Context, command: Command) -> Result<(), CliError
         Command::Folder(folder) => folder::folder(context, folder).await,
         Command::Contact(contact) => sharing::contact(context, contact).await,
         Command::Relay(command) => relay::relay(context, command).await,
+        Command::Bootstrap(command) => bootstrap::bootstrap(context, command).await,
+        Command::Doctor => bootstrap::doctor(context).await,
         Command::Service(command) => service::service(context, command).await,
         Command::Open(open) => service::open(context, &open).await,
         Command::Close { port } => service::close(context, port).await,

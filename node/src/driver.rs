@@ -6,20 +6,25 @@
 mod adopt;
 mod arrivals;
 mod authority;
+mod bootstraps;
 mod bulk;
 mod chunks;
 mod command;
+mod doctor;
 mod folders;
 mod home;
 mod missing;
 mod node;
+mod numbers;
 mod pairing;
 mod peers;
 mod ping;
 mod relays;
+mod rendezvous;
 mod report;
 mod restore;
 pub mod rows;
+mod servers;
 mod services;
 mod sharing;
 mod tunnels;
@@ -38,6 +43,7 @@ use meshwork_host::{
 };
 use meshwork_protocol::{
     id::{ChainId, ContentId, DeviceId, ObjectId},
+    rendezvous::Note,
     wire,
 };
 use meshwork_replica::{
@@ -103,6 +109,8 @@ pub(crate) enum Event {
     Gathered { object: ObjectId, have: BTreeSet<ContentId> },
     /// A peer asks for a content.
     Locate { device: DeviceId, object: ObjectId, content: ContentId, reply: oneshot::Sender<Option<chunks::Located>> },
+    /// A device told at a bootstrap where it is.
+    Found { device: DeviceId, note: Note },
     /// Something in a pairing.
     Pairing(PairInput),
     /// Something in a restore.
@@ -149,6 +157,7 @@ pub(crate) struct Driver {
     pairing: Pairing,
     restoring: Restoring,
     known: KnownAddresses,
+    rendezvous: rendezvous::Rendezvous,
     listening: Vec<Address>,
     serve_slots: crate::network::serve::ServeSlots,
     bulk: bulk::Bulk,
@@ -240,6 +249,7 @@ impl Driver {
                 // The peer may have gone meanwhile.
                 let _ = reply.send(self.locate(device, object, content));
             }
+            Event::Found { device, note } => self.found(device, &note),
             Event::Pairing(input) => self.drive_pairing(input),
             Event::Restore(input) => self.drive_restore(input),
             Event::Serving(serving) => self.on_serving(serving),
@@ -263,7 +273,7 @@ impl Driver {
                 self.peers.path_changed(device, path);
             }
             NetworkEvent::PeerDown { device, reason } => self.peer_down(device, &format!("{reason:?}")),
-            NetworkEvent::Stream { device, protocol, stream } => match protocol {
+            NetworkEvent::Stream { device, protocol, stream, .. } => match protocol {
                 wire::CONTROL => self.control_opened(device, stream),
                 wire::CHUNKS => self.serve_chunks(device, stream),
                 wire::PING => self.answer_ping(device, stream),

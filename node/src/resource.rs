@@ -6,6 +6,7 @@
 pub mod events;
 
 mod authority;
+mod bootstraps;
 mod devices;
 mod folders;
 mod pairing;
@@ -27,10 +28,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
 
 use crate::api::types::{
-    Accept, Adopt, Adopted, Cap, Card, Contact, ContactAdd, Device, Done, EventQuery, Folder, FolderAdd, FolderStatus,
-    Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Ping, Problem, Quarantined, RecoveryPhrase,
-    RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Service, ServiceGive, ServiceOffer, Shared,
-    Status, Tunnel, TunnelOpen,
+    Accept, Adopt, Adopted, Bootstrap, Cap, Card, Contact, ContactAdd, Device, Done, EventQuery, Finding, Folder,
+    FolderAdd, FolderStatus, Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Ping, Problem,
+    Quarantined, RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Service,
+    ServiceGive, ServiceOffer, Shared, Status, Tunnel, TunnelOpen,
 };
 use events::Subscription;
 
@@ -187,6 +188,18 @@ pub trait NodeControl: Send + Sync + 'static {
     /// Has no device of the mesh use a relay any more.
     fn relay_remove(&self, relay: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
 
+    /// The bootstraps of the mesh, and how they stand.
+    fn bootstraps(&self) -> impl Future<Output = Result<Vec<Bootstrap>, ResourceError>> + Send;
+
+    /// Has all devices of the mesh use a bootstrap, too.
+    fn bootstrap_add(&self, address: String) -> impl Future<Output = Result<Bootstrap, ResourceError>> + Send;
+
+    /// Has no device of the mesh use a bootstrap any more.
+    fn bootstrap_remove(&self, bootstrap: String) -> impl Future<Output = Result<(), ResourceError>> + Send;
+
+    /// What is well with the network of this device, and what is not.
+    fn doctor(&self) -> impl Future<Output = Result<Vec<Finding>, ResourceError>> + Send;
+
     /// What the devices of the mesh offer.
     fn services(&self) -> impl Future<Output = Result<Vec<Service>, ResourceError>> + Send;
 
@@ -332,6 +345,9 @@ impl<N: NodeControl> Resources<N> {
             ["v1", "contacts", name] => sharing::contact(node, &request, name).await?,
             ["v1", "relays"] => relays::relays(node, &request).await?,
             ["v1", "relays", relay] => relays::relay(node, &request, relay).await?,
+            ["v1", "bootstraps"] => bootstraps::bootstraps(node, &request).await?,
+            ["v1", "bootstraps", id] => bootstraps::bootstrap(node, &request, id).await?,
+            ["v1", "doctor"] => bootstraps::doctor(node, &request).await?,
             ["v1", "services"] => services::services(node, &request).await?,
             ["v1", "services", name] => services::service(node, &request, name).await?,
             ["v1", "services", name, "grants", person] => services::grant(node, &request, name, person).await?,

@@ -15,6 +15,7 @@ pub mod link;
 pub mod object;
 pub mod pairing;
 pub mod phrase;
+pub mod rendezvous;
 pub mod resource;
 pub mod restore;
 pub mod seal;

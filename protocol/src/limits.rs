@@ -78,6 +78,8 @@ pub const RENEW_PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
 // Pairing.
 
+/// The largest number of a pairing code.
+pub const PAIR_NUMBER: u16 = 9_999;
 /// Time that a pairing code or link lives: long enough to walk to the other device and type three words.
 pub const PAIR_LIFE: Duration = Duration::from_secs(600);
 /// Time a peer has for each step that needs no person.
@@ -382,3 +384,38 @@ pub const TUNNELS_PER_DEVICE: usize = 64;
 pub const TUNNELS: usize = 512;
 /// Local ports of a node that lead to services of others.
 pub const TUNNEL_PORTS: usize = 64;
+
+// Bootstraps.
+
+/// Bootstraps of a mesh.
+pub const BOOTSTRAPS: usize = 8;
+/// Bytes of every sealed note, and at most of one with a pairing code.
+pub const RENDEZVOUS_NOTE: usize = 640;
+/// Addresses in a note.
+pub const RENDEZVOUS_ADDRESSES: usize = 8;
+/// Bytes of a question to a bootstrap: a note and its place.
+pub const RENDEZVOUS_ASK: usize = 704;
+/// Bytes of an answer: the notes of a place.
+pub const RENDEZVOUS_ANSWER: usize = 2_624;
+/// Questions on one stream.
+pub const RENDEZVOUS_ASKS: usize = 256;
+/// Time in which the next question has to come, and a device waits for an answer.
+pub const RENDEZVOUS_WAIT: Duration = Duration::from_secs(10);
+/// How long a note is kept.
+pub const RENDEZVOUS_LIFE: Duration = Duration::from_secs(2 * 3600);
+/// Notes at one place: one is right, and nobody but the two devices can name the place.
+pub const RENDEZVOUS_NOTES_PER_PLACE: usize = 4;
+/// Notes of one device: one for each other device that it deals with.
+pub const RENDEZVOUS_NOTES_PER_DEVICE: usize = 128;
+/// Notes from one network: /24 of IPv4, /48 of IPv6.
+pub const RENDEZVOUS_NOTES_PER_SOURCE: usize = 1_024;
+/// Notes in all: 14 MiB.
+pub const RENDEZVOUS_NOTES: usize = 16_384;
+/// Pairing codes that are shown, or were within [`RENDEZVOUS_QUIET`].
+pub const RENDEZVOUS_NUMBERS: usize = 1_024;
+/// Pairing codes that are shown in one network.
+pub const RENDEZVOUS_NUMBERS_PER_SOURCE: usize = 4;
+/// How long the number of a code that is no longer shown rests.
+pub const RENDEZVOUS_QUIET: Duration = Duration::from_secs(3600);
+/// How often a bootstrap looks for what has had its time.
+pub const RENDEZVOUS_SWEEP: Duration = Duration::from_secs(60);

@@ -77,6 +77,13 @@ impl SealKey {
     pub fn public(&self) -> SealPublic {
         self.public
     }
+
+    /// The secret that this key and another one have in common (X25519, RFC 7748); `None` for a key of low order, with
+    /// which everybody would have it. Not to be used before it went through a key derivation.
+    pub(crate) fn agree(&self, other: &SealPublic) -> Option<Zeroizing<[u8; 32]>> {
+        let shared = self.secret.diffie_hellman(&x25519_dalek::PublicKey::from(other.0));
+        shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))
+    }
 }
 
 /// Seals `plain` to the holder of `to`: one message `Noise_N_25519_ChaChaPoly_BLAKE2s` with `prologue` as context,

@@ -6,6 +6,7 @@
 pub mod capability;
 pub mod chunks;
 pub mod pair;
+pub mod rendezvous;
 pub mod restore;
 pub mod sync;
 pub mod tunnel;
@@ -25,3 +26,5 @@ pub const RESTORE: &str = "/meshwork/restore/1";
 pub const PING: &str = "/meshwork/ping/1";
 /// A connection to a service of a device.
 pub const TUNNEL: &str = "/meshwork/tunnel/1";
+/// Questions of a device to a bootstrap.
+pub const RENDEZVOUS: &str = "/meshwork/rendezvous/1";

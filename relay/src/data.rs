@@ -12,15 +12,14 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use meshwork_host::{entropy::entropy, supervise::Stop};
+use meshwork_host::{clock, entropy::entropy, supervise::Stop};
 use meshwork_protocol::{
     id::DeviceId,
     limits,
     splice::{ChannelId, Channels, Grant, Joined, PREAMBLE, READY, Refusal, Token, VERSION},
-    time::Timestamp,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -80,11 +79,6 @@ struct Desk {
     parked: BTreeMap<ChannelId, oneshot::Sender<TcpStream>>,
     unpaired: BTreeMap<IpAddr, usize>,
     unpaired_total: usize,
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::default() + since
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -156,7 +150,7 @@ impl DataHandle {
         } else {
             let mut desk = lock(&shared.desk);
             shared.expire(&mut desk);
-            desk.channels.open(now(), &mut entropy(), from, to)
+            desk.channels.open(clock::now(), &mut entropy(), from, to)
         };
         match opened {
             Ok(_) => shared.counters.opened.fetch_add(1, Ordering::Relaxed),
@@ -212,7 +206,7 @@ impl DataHandle {
 
 impl Shared {
     fn expire(&self, desk: &mut Desk) {
-        let count = desk.channels.expire(now());
+        let count = desk.channels.expire(clock::now());
         self.counters.expired.fetch_add(count as u64, Ordering::Relaxed);
     }
 
@@ -262,7 +256,7 @@ impl Shared {
         let token = Token(token.try_into().map_err(|_| Refusal::Preamble)?);
         let (joined, place) = {
             let mut desk = lock(&self.desk);
-            let joined = desk.channels.present(now(), token)?;
+            let joined = desk.channels.present(clock::now(), token)?;
             match joined.wait {
                 None => {
                     let parked = desk.parked.remove(&joined.channel).ok_or(Refusal::Expired)?;
@@ -291,7 +285,7 @@ impl Shared {
         place: oneshot::Receiver<TcpStream>,
     ) -> Result<TcpStream, Refusal> {
         let mut early = [0; 1];
-        let left = joined.wait.unwrap_or_default() - now();
+        let left = joined.wait.unwrap_or_default() - clock::now();
         tokio::select! {
             other = place => other.map_err(|_| Refusal::Expired),
             // Nobody speaks before both are there: this is an end, or a mistake.

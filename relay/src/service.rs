@@ -10,7 +10,7 @@ use meshwork_host::{
     address::Address,
     health::HealthAddress,
     program::{
-        OnStream, Setup,
+        Incoming, OnStream, Setup,
         probe::{self, Check},
     },
     supervise::{Stop, TaskError},
@@ -181,7 +181,7 @@ pub async fn set_up(setup: &mut Setup<'_, RelaySettings>) -> Result<(), TaskErro
 /// Answers devices that ask for channels, a bounded number at one time: one more is told nothing and asks again.
 fn on_stream(data: DataHandle) -> OnStream {
     let places = Arc::new(Semaphore::new(REQUESTS));
-    Box::new(move |device, _, stream| {
+    Box::new(move |Incoming { device, stream, .. }| {
         let Ok(place) = places.clone().try_acquire_owned() else { return };
         let data = data.clone();
         tokio::spawn(async move {

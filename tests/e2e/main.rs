@@ -9,6 +9,7 @@ mod lost;
 mod pairing;
 mod recovery;
 mod refusal;
+mod rendezvous;
 mod secrecy;
 mod services;
 mod sharing;

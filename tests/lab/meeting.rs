@@ -9,7 +9,7 @@ use std::{
 use meshwork_tests::{
     device::{Device, noise, wait_for},
     lab::{Kind, Lab},
-    relay::Relay,
+    server::Server,
 };
 
 use super::own::Probe;
@@ -27,7 +27,7 @@ pub(super) const RELAYS: [&str; 2] = ["relay", "boot"];
 pub(super) struct Meeting {
     pub(super) x: Device,
     pub(super) y: Device,
-    pub(super) relays: [Relay; 2],
+    pub(super) relays: [Server; 2],
     pub(super) lab: Lab,
     folders: [PathBuf; 2],
     edits: u64,
@@ -53,9 +53,9 @@ impl Meeting {
     /// The same in a laboratory with the hosts `x` and `y`, where `x` reaches so many relays. A link leads through those
     /// where its device has a place already, and the other device may reach but one.
     pub(super) fn within(lab: Lab, reached: usize) -> Meeting {
-        let relays = RELAYS.map(|host| Relay::start_in(&lab, host));
+        let relays = RELAYS.map(|host| Server::relay_in(&lab, host));
         let (x, y) = (Device::start_in(&lab, "x"), Device::start_in(&lab, "y"));
-        for address in relays.iter().flat_map(Relay::addresses) {
+        for address in relays.iter().flat_map(Server::addresses) {
             x.mesh(&["relay", "add", &address]).expect("the address is right");
         }
         wait_for("places at relays", || (places(&x) == reached).then_some(()));
@@ -74,6 +74,16 @@ impl Meeting {
     /// How each says that it reaches the other: `quic`, `tcp` or `relayed`.
     pub(super) fn paths(&self) -> Option<[String; 2]> {
         Some([path(&self.x)?, path(&self.y)?])
+    }
+
+    /// Both come back at another port, and know nobody's address any more.
+    pub(super) fn move_away(&mut self) {
+        for device in [&mut self.x, &mut self.y] {
+            device.stop();
+            device.move_away();
+        }
+        self.x.run();
+        self.y.run();
     }
 
     /// Whether one says that it is connected with the other.

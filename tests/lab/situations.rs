@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use meshwork_tests::{
-    device::{figure, wait_for},
+    device::{Device, figure, wait_for},
     lab::{Kind, Lab},
+    server::Server,
 };
 
 use super::{
@@ -23,9 +24,10 @@ const STAY: Duration = Duration::from_secs(3);
 type Situation = fn() -> Outcome;
 
 /// By name; the slow ones are left out unless asked for.
-pub(super) const ALL: [(&str, bool, Situation); 8] = [
+pub(super) const ALL: [(&str, bool, Situation); 9] = [
     ("relay_dies", false, relay_dies),
     ("roaming", false, roaming),
+    ("bootstrap_alone", false, bootstrap_alone),
     ("partition_heals", false, partition_heals),
     ("direct_path_is_cut", true, direct_path_is_cut),
     ("udp_blocked", false, udp_blocked),
@@ -52,6 +54,43 @@ fn relay_dies() -> Outcome {
     figure("lab_relay_return", begin.elapsed().as_millis(), "ms");
     meeting.edit(1);
     Ok(late(&meeting, "an edit through the other relay", (failover, BACK)))
+}
+
+/// Two devices that no relay brings together, and of which neither knows any more where the other is, find each other at a
+/// bootstrap; and as each dials the other at once where that was seen, they come through both routers.
+fn bootstrap_alone() -> Outcome {
+    let mut meeting = met(Meeting::new(Kind::AddrRestricted, Kind::PortRestricted)?, true);
+    let mut bootstrap = Server::bootstrap_in(&meeting.lab, RELAYS[1]);
+    meeting.x.mesh(&["bootstrap", "add", &bootstrap.address()]).expect("it is taken in");
+    for device in [&meeting.x, &meeting.y] {
+        wait_for("notes to be left", || (bootstrap_state(device) == "in use").then_some(()));
+    }
+    meeting.relays.iter_mut().for_each(Server::kill);
+    meeting.move_away();
+    let begin = Instant::now();
+    let paths = meeting.connect(true);
+    let found = begin.elapsed();
+    figure("lab_found_at_bootstrap", found.as_millis(), "ms");
+    let edit = meeting.edit(1);
+    let mut missed = late(&meeting, "an edit after both were found", (found + edit, BACK));
+    if !is_direct(&paths) {
+        missed.push(format!("they are connected by {paths:?}"));
+    }
+    bootstrap.kill();
+    meeting.move_away();
+    for device in [&meeting.x, &meeting.y] {
+        wait_for("the bootstrap to be missed", || (bootstrap_state(device) == "away").then_some(()));
+    }
+    if meeting.paths().is_some() {
+        missed.push("without any server they are connected all the same".to_owned());
+    }
+    Ok(missed)
+}
+
+/// How the one bootstrap of the mesh answered this device last.
+fn bootstrap_state(device: &Device) -> String {
+    let bootstrap = device.mesh(&["bootstrap", "ls"]).unwrap_or_default();
+    bootstrap["state"].as_str().unwrap_or_default().to_owned()
 }
 
 /// A device is carried into another net, and back: whatever either writes arrives as if nothing had been.

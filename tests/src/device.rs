@@ -28,6 +28,12 @@ pub fn programs() -> PathBuf {
     deps.parent().unwrap_or(deps).to_path_buf()
 }
 
+/// A port of loopback that nobody uses.
+pub fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.expect("a free port").port()
+}
+
 /// Waits until `look` gives something.
 ///
 /// # Panics
@@ -75,8 +81,7 @@ impl Device {
 
     /// Starts a new device that logs by another filter.
     pub fn start_logging(name: &str, filter: Option<&'static str>) -> Device {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        Device::start_at(name, None, free.expect("a free port").port(), filter)
+        Device::start_at(name, None, free_port(), filter)
     }
 
     /// Starts a new device on a host of a laboratory, of the same name; it logs all that helps to find a fault. Commands
@@ -122,6 +127,12 @@ impl Device {
             let status = process.wait().expect("the node ends");
             assert!(status.success(), "a clean stop: {status}");
         }
+    }
+
+    /// While its node is stopped: has it come back at another port, and know nobody's address any more.
+    pub fn move_away(&mut self) {
+        self.port = free_port();
+        fs::remove_file(self.home().join("addresses.json")).expect("addresses are stored");
     }
 
     /// Its home.

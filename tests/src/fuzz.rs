@@ -38,7 +38,7 @@ const fn target(name: &'static str, runs: u64, run: fn(&[u8]) -> bool, seeds: fn
 }
 
 /// All targets. Together their long runs are ten million executions.
-pub const TARGETS: [Target; 24] = [
+pub const TARGETS: [Target; 25] = [
     target("address", 900_000, typed::address, typed::address_seeds),
     target("bulk_offer", 900_000, frames::bulk_offer, frames::bulk_offer_seeds),
     target("capability", 200_000, capability::run, capability::seeds),
@@ -56,6 +56,7 @@ pub const TARGETS: [Target; 24] = [
     target("phrase", 30_000, typed::phrase, typed::phrase_seeds),
     target("record", 900_000, records::record, records::record_seeds),
     target("record_text", 100_000, records::text, records::text_seeds),
+    target("rendezvous", 400_000, frames::rendezvous, frames::rendezvous_seeds),
     target("replica", 20_000, replica::run, replica::seeds),
     target("resource", 900_000, typed::resource, typed::resource_seeds),
     target("signed", 800_000, statements::signed, statements::signed_seeds),

@@ -4,6 +4,6 @@ pub mod device;
 pub mod docs;
 pub mod fuzz;
 pub mod lab;
-pub mod relay;
+pub mod server;
 pub mod sim;
 pub mod tidy;

@@ -2,9 +2,11 @@
 //! and a supervised life from start to a clean stop.
 
 pub mod address;
+pub mod clock;
 pub mod config;
 pub mod entropy;
 pub mod fault;
+pub mod frame;
 pub mod health;
 pub mod identity;
 pub mod memory;

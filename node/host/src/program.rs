@@ -64,11 +64,6 @@ struct ServerConfig<S: Default> {
     service: S,
 }
 
-/// A program that has no settings of its own.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoSettings {}
-
 /// A server before it starts: what the program may add to it.
 pub struct Setup<'a, S> {
     /// The section `[service]` of its configuration.
@@ -87,8 +82,18 @@ pub struct Setup<'a, S> {
     pub on_stream: Option<OnStream>,
 }
 
+/// A stream that a device opened to a server.
+pub struct Incoming {
+    /// Who, proven by its key.
+    pub device: DeviceId,
+    /// Where it comes from.
+    pub from: Option<SocketAddr>,
+    /// The stream.
+    pub stream: Stream,
+}
+
 /// What a server does with a stream of a device; it must not block.
-pub type OnStream = Box<dyn FnMut(DeviceId, &'static str, Stream) + Send>;
+pub type OnStream = Box<dyn FnMut(Incoming) + Send>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -251,8 +256,8 @@ async fn follow(
     loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(NetworkEvent::Stream { device, protocol, stream }) => match &mut on_stream {
-                    Some(take) => take(device, protocol, stream),
+                Some(NetworkEvent::Stream { device, from, protocol, stream }) => match &mut on_stream {
+                    Some(take) => take(Incoming { device, from, stream }),
                     None => tracing::debug!(%device, protocol, "stream refused"),
                 },
                 Some(event) => note(event, &handle, &health),

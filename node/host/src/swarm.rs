@@ -253,6 +253,8 @@ pub enum NetworkEvent {
     Stream {
         /// Who; for pairing, guest and relay protocols perhaps a device that is not allowed.
         device: DeviceId,
+        /// Where its connection comes from: for one through a relay, the relay.
+        from: Option<SocketAddr>,
         /// One of the configured names.
         protocol: &'static str,
         /// The stream.
@@ -361,6 +363,7 @@ type Reply<T> = oneshot::Sender<T>;
 
 enum Command {
     Dial { device: DeviceId, addresses: Vec<Address>, reply: Reply<Result<DeviceId, DialError>> },
+    DialServer { device: DeviceId, addresses: Vec<Address>, reply: Reply<Result<DeviceId, DialError>> },
     DialUnknown { addresses: Vec<Address>, reply: Reply<Result<DeviceId, DialError>> },
     Open { device: DeviceId, protocol: &'static str, reply: Reply<Result<Stream, OpenError>> },
     SetAllowed(BTreeSet<DeviceId>),
@@ -414,6 +417,13 @@ impl NetworkHandle {
     /// connected (perhaps it already was).
     pub async fn dial(&self, device: DeviceId, addresses: Vec<Address>) -> Result<(), DialError> {
         let answer = self.ask(|reply| Command::Dial { device, addresses, reply }).await;
+        answer.map_err(|_| DialError::Stopped)?.map(drop)
+    }
+
+    /// Connects to a server at these addresses, for the relay protocols alone, unless it is connected. The connection ends
+    /// by itself when nothing has used it for a while.
+    pub async fn dial_server(&self, server: DeviceId, addresses: Vec<Address>) -> Result<(), DialError> {
+        let answer = self.ask(|reply| Command::DialServer { device: server, addresses, reply }).await;
         answer.map_err(|_| DialError::Stopped)?.map(drop)
     }
 

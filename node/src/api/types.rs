@@ -92,10 +92,36 @@ pub struct Relay {
     pub problem: Option<String>,
 }
 
-/// The body of `POST /v1/relays`.
+/// A bootstrap of the mesh: an element of `GET /v1/bootstraps`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bootstrap {
+    /// Its id.
+    pub bootstrap: String,
+    /// Where it is.
+    pub addresses: Vec<String>,
+    /// `in use`: it answered last; `away`: it did not, or refused; `spare`: it was not asked yet.
+    pub state: String,
+    /// What went wrong last.
+    pub problem: Option<String>,
+}
+
+/// What was looked at: an element of `GET /v1/doctor`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What was looked at: `network`, `bootstrap`, `from outside`, `router`, `clock`, `relay` or `device`.
+    pub check: String,
+    /// `ok`; `note`: it works, and could be better; `bad`: it does not work.
+    pub state: String,
+    /// How it is, as a sentence.
+    pub found: String,
+    /// What helps, as a sentence, unless all is well.
+    pub advice: Option<String>,
+}
+
+/// The body of `POST /v1/relays` and of `POST /v1/bootstraps`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RelayAdd {
+pub struct ServerAdd {
     /// The line that its operator gives.
     pub address: String,
 }
@@ -310,6 +336,9 @@ pub struct Join {
     /// Address of the device that showed it, where neither the link nor the local network tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
+    /// Address of a bootstrap of that mesh, where the code can be looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<String>,
 }
 
 /// This device is in.

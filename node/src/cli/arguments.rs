@@ -113,6 +113,15 @@ pub(super) enum Command {
         after_help = "Examples:\n  mesh relay add /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo...\n  mesh relay ls"
     )]
     Relay(Relay),
+    /// Bootstraps: there devices find each other that have moved
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  mesh bootstrap add /ip4/192.0.2.8/tcp/4001/p2p/12D3Koo...\n  mesh bootstrap ls"
+    )]
+    Bootstrap(Bootstrap),
+    /// Look at the network of this device: what is well, what is not, and what helps
+    #[command(after_help = "Example:\n  mesh doctor")]
+    Doctor,
     /// Services of your devices: ports that are reached through the mesh, wherever the devices are
     #[command(
         subcommand,
@@ -223,6 +232,9 @@ pub(super) struct Join {
     /// Address of the device that shows the code, if it is not found by itself
     #[arg(long, value_name = "ADDR")]
     pub(super) at: Option<String>,
+    /// Address of a bootstrap of that mesh, to find by the code the device that shows it, wherever it is
+    #[arg(long, value_name = "ADDR")]
+    pub(super) bootstrap: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -434,6 +446,27 @@ pub(super) enum Relay {
         /// Id of the relay, or how it begins
         #[arg(value_name = "RELAY")]
         relay: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Bootstrap {
+    /// Have all devices of the mesh use a bootstrap
+    #[command(after_help = "Example:\n  mesh bootstrap add /ip4/192.0.2.8/tcp/4001/p2p/12D3Koo...")]
+    Add {
+        /// The line that its operator gives
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+    },
+    /// List the bootstraps of the mesh, and how they stand
+    #[command(after_help = "Example:\n  mesh bootstrap ls")]
+    Ls,
+    /// Have no device of the mesh use a bootstrap any more
+    #[command(after_help = "Example:\n  mesh bootstrap remove 3f2a91c0")]
+    Remove {
+        /// Id of the bootstrap, or how it begins
+        #[arg(value_name = "BOOTSTRAP")]
+        bootstrap: String,
     },
 }
 

@@ -20,11 +20,11 @@ use tokio::net::UnixStream;
 
 use super::error::{CliError, Exit};
 use crate::api::types::{
-    Accept, Adopt, Adopted, Cap, Card, CardName, Contact, ContactAdd, Device, DeviceRemove, DeviceRole, Done, Event,
-    Folder, FolderAdd, FolderGet, FolderStatus, Join, JoinResult, LetGo, LogEntry, Member, Missing, PairConfirm,
-    PairOpen, PairPoll, PairingOffer, Ping, Problem, Quarantined, RecoveryConfirm, RecoveryPhrase, RecoveryRestore,
-    RecoveryRotate, RecoveryUse, Relay, RelayAdd, Service, ServiceGive, ServiceOffer, Share, Shared, Status, Tunnel,
-    TunnelOpen,
+    Accept, Adopt, Adopted, Bootstrap, Cap, Card, CardName, Contact, ContactAdd, Device, DeviceRemove, DeviceRole,
+    Done, Event, Finding, Folder, FolderAdd, FolderGet, FolderStatus, Join, JoinResult, LetGo, LogEntry, Member,
+    Missing, PairConfirm, PairOpen, PairPoll, PairingOffer, Ping, Problem, Quarantined, RecoveryConfirm,
+    RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, Relay, ServerAdd, Service, ServiceGive, ServiceOffer,
+    Share, Shared, Status, Tunnel, TunnelOpen,
 };
 
 /// How long a node may take for an ordinary answer; it hashes no file while a request waits.
@@ -155,7 +155,27 @@ impl Client {
 
     /// `POST /v1/relays`
     pub async fn relay_add(&self, address: &str) -> Result<Relay, CliError> {
-        self.call(Verb::Post, &["v1", "relays"], &RelayAdd { address: address.to_owned() }, ANSWER_MAX).await
+        self.call(Verb::Post, &["v1", "relays"], &ServerAdd { address: address.to_owned() }, ANSWER_MAX).await
+    }
+
+    /// `GET /v1/bootstraps`
+    pub async fn bootstraps(&self) -> Result<Vec<Bootstrap>, CliError> {
+        self.get(&["v1", "bootstraps"]).await
+    }
+
+    /// `POST /v1/bootstraps`
+    pub async fn bootstrap_add(&self, address: &str) -> Result<Bootstrap, CliError> {
+        self.call(Verb::Post, &["v1", "bootstraps"], &ServerAdd { address: address.to_owned() }, ANSWER_MAX).await
+    }
+
+    /// `DELETE /v1/bootstraps/{bootstrap}`
+    pub async fn bootstrap_remove(&self, bootstrap: &str) -> Result<Done, CliError> {
+        self.call(Verb::Delete, &["v1", "bootstraps", bootstrap], &Done {}, ANSWER_MAX).await
+    }
+
+    /// `GET /v1/doctor`
+    pub async fn doctor(&self) -> Result<Vec<Finding>, CliError> {
+        self.get(&["v1", "doctor"]).await
     }
 
     /// `DELETE /v1/relays/{relay}`

@@ -126,7 +126,7 @@ async fn pair(context: &mut Context, laptop: &Device, desktop: &Device) -> Resul
     let offer = laptop.client.pair_open(true).await?;
     context.screen.note(format!("{} shows the code {}; {} enters it.", laptop.name, offer.code, desktop.name))?;
     // The link holds the addresses; nothing is looked for on the network.
-    let join = Join { code: offer.link, at: None };
+    let join = Join { code: offer.link, at: None, bootstrap: None };
     tokio::try_join!(desktop.client.join(&join), admitted(laptop))?;
     figure(context, "pairing", started.elapsed().as_millis(), "ms")
 }

@@ -101,7 +101,7 @@ pub(super) async fn join(context: &mut Context, join: &arguments::Join) -> Resul
     if started {
         context.screen.note("The node of this device was started.")?;
     }
-    let request = Join { code: join.code.join("-"), at: join.at.clone() };
+    let request = Join { code: join.code.join("-"), at: join.at.clone(), bootstrap: join.bootstrap.clone() };
     let client = context.client.clone();
     let exchange = client.join(&request);
     tokio::pin!(exchange);

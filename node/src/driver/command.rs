@@ -16,7 +16,7 @@ use meshwork_replica::{
 use tokio::sync::oneshot;
 
 use super::{
-    Driver, authority, home,
+    Driver, authority, bootstraps, home,
     pairing::PairInput,
     relays,
     restore::{RestoreInput, under_way},
@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     api::types::{
-        Device, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, Missing, PairEvent, PairingOffer, Peer,
-        Ping, RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryWord, Status,
+        Device, Finding, Folder, FolderAdd, FolderState, FolderStatus, Join, JoinResult, Missing, PairEvent,
+        PairingOffer, Peer, Ping, RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryWord, Status,
     },
     disk::root::{FolderRoot, NewFolderError, check_new},
     resource::{KEY_NOT_HERE, ResourceError},
@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Authority(authority::Ask),
     Sharing(sharing::Ask),
     Relays(relays::Ask),
+    Bootstraps(bootstraps::Ask),
+    Doctor(Reply<Vec<Finding>>),
     Services(services::Ask),
     Tunnels(tunnels::Ask),
     FolderAdd { add: FolderAdd, reply: Reply<Folder> },
@@ -89,6 +91,8 @@ impl Driver {
             Command::Authority(ask) => self.on_authority(ask),
             Command::Sharing(ask) => self.on_sharing(ask),
             Command::Relays(ask) => self.on_relays(ask),
+            Command::Bootstraps(ask) => self.on_bootstraps(ask),
+            Command::Doctor(reply) => self.doctor(reply),
             Command::Services(ask) => self.on_services(ask),
             Command::Tunnels(ask) => self.on_tunnels(ask),
             Command::FolderAdd { add, reply } => {

@@ -26,7 +26,8 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Driver, EVENTS, Event, LOOK_AGAIN, Writing, arrivals::Arrivals, bulk::Bulk, folders::Folders, node::Node,
-    pairing::Pairing, peers::Peers, restore::Restoring, rows, services::Services, tunnels::Ports,
+    pairing::Pairing, peers::Peers, rendezvous::Rendezvous, restore::Restoring, rows, services::Services,
+    tunnels::Ports,
 };
 use crate::{
     daemon::{NodeConfig, StartError},
@@ -153,6 +154,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
     let (network, network_events) = start_network(&identity, &home, &config).await?;
     tokio::spawn(forward(network_events, events.clone()));
     let bulk = Bulk::new(network.clone(), &config.listen).await;
+    let rendezvous = Rendezvous::start(network.clone(), events.clone());
     let log = Arc::new(EventLog::new());
     let driver = Driver {
         replica,
@@ -169,6 +171,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
         pairing: Pairing::default(),
         restoring: Restoring::default(),
         known: KnownAddresses::load(&home),
+        rendezvous,
         listening: Vec::new(),
         serve_slots: ServeSlots::default(),
         bulk,
@@ -240,7 +243,7 @@ impl Driver {
         }
     }
 
-    fn look_there(&self, device: DeviceId, addresses: Vec<Address>) {
+    pub(super) fn look_there(&self, device: DeviceId, addresses: Vec<Address>) {
         let network = self.network.clone();
         tokio::spawn(async move {
             // A network that has stopped needs no addresses.
@@ -294,7 +297,7 @@ async fn start_network(
         network.protocols = vec![wire::CONTROL, wire::CHUNKS, wire::TUNNEL, wire::PING];
         network.pairing_protocols = vec![wire::PAIR];
         network.guest_protocols = vec![wire::RESTORE];
-        network.relay_protocols = vec![wire::SPLICE];
+        network.relay_protocols = vec![wire::SPLICE, wire::RENDEZVOUS];
         network.pairing_time = limits::PAIR_LIFE;
         network.listen = listen;
         network

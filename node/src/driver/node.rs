@@ -7,15 +7,16 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Event,
     authority::Ask,
+    bootstraps,
     command::{Command, Reply},
     relays, services, sharing, tunnels,
 };
 use crate::{
     api::types::{
-        Accept, Adopt, Adopted, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderStatus, Join,
-        JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Ping, Quarantined, RecoveryPhrase,
-        RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Service, ServiceGive, ServiceOffer, Shared,
-        Status, Tunnel, TunnelOpen,
+        Accept, Adopt, Adopted, Bootstrap, Cap, Card, Contact, ContactAdd, Device, Finding, Folder, FolderAdd,
+        FolderStatus, Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Ping, Quarantined,
+        RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Service, ServiceGive,
+        ServiceOffer, Shared, Status, Tunnel, TunnelOpen,
     },
     resource::{
         NodeControl, ResourceError,
@@ -148,6 +149,22 @@ impl NodeControl for Node {
 
     async fn relay_remove(&self, relay: String) -> Result<(), ResourceError> {
         self.ask(|reply| Command::Relays(relays::Ask::Remove { relay, reply })).await
+    }
+
+    async fn bootstraps(&self) -> Result<Vec<Bootstrap>, ResourceError> {
+        self.ask(|reply| Command::Bootstraps(bootstraps::Ask::List(reply))).await
+    }
+
+    async fn bootstrap_add(&self, address: String) -> Result<Bootstrap, ResourceError> {
+        self.ask(|reply| Command::Bootstraps(bootstraps::Ask::Add { address, reply })).await
+    }
+
+    async fn bootstrap_remove(&self, bootstrap: String) -> Result<(), ResourceError> {
+        self.ask(|reply| Command::Bootstraps(bootstraps::Ask::Remove { bootstrap, reply })).await
+    }
+
+    async fn doctor(&self) -> Result<Vec<Finding>, ResourceError> {
+        self.ask(Command::Doctor).await
     }
 
     async fn services(&self) -> Result<Vec<Service>, ResourceError> {

@@ -56,6 +56,8 @@ pub(crate) enum PairInput {
     Incoming { device: DeviceId, stream: Stream },
     /// A stream to a possible host is open.
     Outgoing { device: DeviceId, stream: Stream },
+    /// A bootstrap told where the device is that shows the code; nowhere, when it does not know.
+    Sought { addresses: Vec<Address> },
     /// A possible host cannot be reached.
     Unreachable { last: bool },
     /// A frame came.
@@ -161,6 +163,7 @@ impl Driver {
                     }
                 }
             }
+            PairInput::Sought { addresses } => self.code_found(addresses),
             PairInput::Unreachable { last } => {
                 if last {
                     self.drive_join(JoinInput::NoMorePeers);
@@ -234,6 +237,9 @@ impl Driver {
             // A network that has stopped admits nobody.
             let _ = network.open_pairing(std::time::Instant::now() + left).await;
         });
+        if let Some(code) = offer.code() {
+            self.show_number(code);
+        }
         self.pairing.offer = Some(offer);
         self.pairing.yes = yes;
         // What was not heard of an earlier code is nothing to whoever waits for this one.
@@ -400,6 +406,10 @@ impl Driver {
                 Err(error) => return drop(reply.send(Err(bad_code(&error)))),
             }
         }
+        let sought = match join.bootstrap.as_deref().map(bootstrap_of).transpose() {
+            Ok(bootstrap) => bootstrap.zip(PairCode::parse(&join.code).ok().map(|code| code.number())),
+            Err(error) => return drop(reply.send(Err(error))),
+        };
         let only_these = !addresses.is_empty();
         let reply = Some(reply);
         self.pairing.join = Some(Joining {
@@ -414,8 +424,20 @@ impl Driver {
         if only_these {
             return self.dial_host(addresses);
         }
+        if let Some((bootstrap, number)) = sought {
+            self.seek_number(bootstrap, number);
+        }
         for (device, addresses) in self.pairing.nearby.clone() {
             self.try_host(device, addresses);
+        }
+    }
+
+    /// A bootstrap named the device that shows the code. Until then those on the local network were asked.
+    fn code_found(&mut self, addresses: Vec<Address>) {
+        let Some(join) = &mut self.pairing.join else { return };
+        if !addresses.is_empty() && join.addresses.is_empty() {
+            join.addresses.clone_from(&addresses);
+            self.dial_host(addresses);
         }
     }
 
@@ -601,6 +623,12 @@ fn refused(error: &PairError) -> ResourceError {
         format!("Pairing did not come about: {error}."),
         "Show a new code with `mesh pair` on the other device, and type it here.",
     )
+}
+
+fn bootstrap_of(text: &str) -> Result<Address, ResourceError> {
+    let address: Address = text.parse().map_err(|error| bad_code(&error))?;
+    let named = address.device().is_some().then_some(address);
+    named.ok_or_else(|| bad_code(&"the bootstrap's address does not end with /p2p/ and its id"))
 }
 
 fn bad_code(error: &dyn std::fmt::Display) -> ResourceError {

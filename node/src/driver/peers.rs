@@ -25,7 +25,10 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Driver, Event, relays};
+use super::{
+    Driver, Event,
+    servers::{self, RELAY},
+};
 use crate::{
     clock,
     network::frame::{read_frame, write_frame},
@@ -273,6 +276,7 @@ impl Driver {
         self.drive(Input::PeerUp(device));
         let devices: Vec<DeviceId> = self.replica.iter().flat_map(Replica::peers).collect();
         self.tell_addresses(device, &devices);
+        self.seek_at_bootstraps();
         self.report_peer(device, true);
     }
 
@@ -294,6 +298,7 @@ impl Driver {
         tracing::debug!(peer = %device.short(), reason, "a control stream ended");
         let since = self.peers.streams.remove(&device).map_or(0, |peer| peer.since);
         self.drive(Input::PeerDown(device));
+        self.seek_at_bootstraps();
         self.report_peer(device, false);
         let lived = Duration::from_millis((clock::now().as_micros() / 1_000).saturating_sub(since));
         self.reopen_control(device, if lived > REOPEN { Duration::ZERO } else { REOPEN });
@@ -326,7 +331,7 @@ impl Driver {
             }
             known => known,
         };
-        let relays = relays::list(replica);
+        let relays = servers::list(replica, &RELAY);
         let ways = |device: &DeviceId| {
             let mut ways = addresses(device);
             if replica.person_of(*device).is_none() {
@@ -346,6 +351,7 @@ impl Driver {
             }
         });
         self.open_missing_controls();
+        self.seek_at_bootstraps();
         self.judge_tunnels();
         self.forget_replaced_root();
     }

@@ -15,8 +15,8 @@ use super::{
     events::{self, EventLog, Subscription},
 };
 use crate::api::types::{
-    Accept, Adopt, Adopted, AdoptedFile, Cap, Card, Contact, ContactAdd, Device, Folder, FolderAdd, FolderState,
-    FolderStatus, Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Ping, Quarantined,
+    Accept, Adopt, Adopted, AdoptedFile, Bootstrap, Cap, Card, Contact, ContactAdd, Device, Finding, Folder, FolderAdd,
+    FolderState, FolderStatus, Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Ping, Quarantined,
     RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Service, ServiceGive,
     ServiceGrant, ServiceOffer, Shared, Status, Tunnel, TunnelOpen,
 };
@@ -245,6 +245,28 @@ impl NodeControl for FakeNode {
         }
     }
 
+    async fn bootstraps(&self) -> Result<Vec<Bootstrap>, ResourceError> {
+        Ok(vec![bootstrap("/ip4/192.0.2.8/tcp/4001/p2p/12D3Koo")])
+    }
+
+    async fn bootstrap_add(&self, address: String) -> Result<Bootstrap, ResourceError> {
+        Ok(bootstrap(&address))
+    }
+
+    async fn bootstrap_remove(&self, bootstrap: String) -> Result<(), ResourceError> {
+        if bootstrap == RELAY {
+            Ok(())
+        } else {
+            Err(ResourceError::not_found("There is no such bootstrap.", "Look at the list."))
+        }
+    }
+
+    async fn doctor(&self) -> Result<Vec<Finding>, ResourceError> {
+        let advice = Some("Turn on network time.".to_owned());
+        let (check, found) = ("clock".to_owned(), "The clock is wrong.".to_owned());
+        Ok(vec![Finding { check, state: "bad".to_owned(), found, advice }])
+    }
+
     async fn services(&self) -> Result<Vec<Service>, ResourceError> {
         Ok(vec![service("ssh", "127.0.0.1:22")])
     }
@@ -419,6 +441,11 @@ fn tunnel(device: &str, service: &str, port: u16) -> Tunnel {
 
 fn relay(address: &str) -> Relay {
     Relay { relay: RELAY.to_owned(), addresses: vec![address.to_owned()], state: "spare".to_owned(), problem: None }
+}
+
+fn bootstrap(address: &str) -> Bootstrap {
+    let (bootstrap, addresses) = (RELAY.to_owned(), vec![address.to_owned()]);
+    Bootstrap { bootstrap, addresses, state: "spare".to_owned(), problem: None }
 }
 
 fn no_contact() -> ResourceError {

@@ -26,7 +26,7 @@ use meshwork_protocol::{
     id::{ChainId, DeviceId, EpochId, Incarnation, MeshId, ObjectId, OpId, RecordKey},
     key::DeviceKey,
     object::{ChainError, Chains, RecordError},
-    seal::{Convergence, SealKey},
+    seal::{Convergence, SealKey, SealPublic},
     time::Timestamp,
 };
 use rand_core::CryptoRng;
@@ -493,6 +493,13 @@ impl Replica {
     /// The control logs.
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// The key to which secrets for a device are sealed, where it reads anything that this one holds.
+    pub fn seal_key(&self, device: DeviceId) -> Option<SealPublic> {
+        let logs = [ObjectId::from(self.mesh)].into_iter().chain(self.objects.keys().copied());
+        let mut readers = logs.flat_map(|log| self.control.readers(log));
+        readers.find(|reader| reader.device == device).map(|reader| reader.seal)
     }
 
     /// The graph of the mesh: names of devices, folders and where they are.

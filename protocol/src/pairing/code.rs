@@ -3,9 +3,11 @@
 use rand_core::CryptoRng;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::phrase::{nearest_word, shown, typed_words, word_at, word_index};
+use crate::{
+    limits,
+    phrase::{nearest_word, shown, typed_words, word_at, word_index},
+};
 
-const NUMBER_MAX: u16 = 9_999;
 const WORDS: usize = 3;
 
 /// A code was not read. For the person who typed it: may repeat a word.
@@ -46,7 +48,7 @@ impl PairCode {
     pub fn generate(rng: &mut impl CryptoRng) -> Self {
         let number = loop {
             let drawn = (rng.next_u32() & 0x3fff) as u16;
-            if (1..=NUMBER_MAX).contains(&drawn) {
+            if (1..=limits::PAIR_NUMBER).contains(&drawn) {
                 break drawn;
             }
         };
@@ -59,7 +61,7 @@ impl PairCode {
         let [number, words @ ..] = parts.as_slice() else {
             return Err(CodeError::Shape);
         };
-        let number = number.parse().ok().filter(|number| (1..=NUMBER_MAX).contains(number));
+        let number = number.parse().ok().filter(|number| (1..=limits::PAIR_NUMBER).contains(number));
         let number = number.ok_or(CodeError::Number)?;
         let mut found = Vec::with_capacity(WORDS);
         for word in words.iter().take(WORDS) {
@@ -102,7 +104,7 @@ mod tests {
         let mut rng = SeedRng::new([1; 32]);
         for _ in 0..200 {
             let code = PairCode::generate(&mut rng);
-            assert!((1..=NUMBER_MAX).contains(&code.number()));
+            assert!((1..=limits::PAIR_NUMBER).contains(&code.number()));
             let text = code.to_text();
             for typed in [
                 text.to_string(),

@@ -13,9 +13,11 @@ use meshwork_protocol::{
     object::Range,
     seal::SealPublic,
     splice::Token,
+    time::Timestamp,
     wire::{
         chunks::{BulkAddress, BulkOffer, BulkSecret, ChunkAt, ChunkHeader, ChunkMessage, FetchItem, Splice},
         pair::{PairMessage, PairSecret, Welcome},
+        rendezvous::{Answer, Ask},
         sync::{Frame, ObjectState, Retirement, VectorEntry},
         tunnel::TunnelMessage,
     },
@@ -172,6 +174,31 @@ pub(super) fn tunnel_seeds() -> Vec<Vec<u8>> {
         TunnelMessage::Carry { bulk: true },
     ];
     messages.iter().map(TunnelMessage::encode).collect()
+}
+
+/// A question to a bootstrap, or an answer.
+pub(super) fn rendezvous(bytes: &[u8]) -> bool {
+    let ask = canonical::<Ask>(bytes, limits::RENDEZVOUS_ASK).is_some();
+    ask || canonical::<Answer>(bytes, limits::RENDEZVOUS_ANSWER).is_some()
+}
+
+pub(super) fn rendezvous_seeds() -> Vec<Vec<u8>> {
+    let (place, note) = (ByteArray::new([1; 32]), ByteBuf::from(vec![2; 40]));
+    let asks = [
+        Ask::Leave { place, note: note.clone() },
+        Ask::Look { place },
+        Ask::Show { number: 42, note: note.clone() },
+        Ask::Seek { number: 9_999 },
+        Ask::Probe { port: 4001 },
+    ];
+    let ip = ByteBuf::from(vec![192, 0, 2, 1]);
+    let answers = [
+        Answer::Kept { seconds: 7_200 },
+        Answer::Notes { notes: vec![note.clone(), note] },
+        Answer::Seen { ip, port: 4001, tcp: true, quic: false, time: Timestamp(1 << 50) },
+        Answer::Refused { code: 5 },
+    ];
+    asks.iter().map(Ask::encode).chain(answers.iter().map(Answer::encode)).collect()
 }
 
 /// A message of pairing, in clear or sealed, or the welcome.

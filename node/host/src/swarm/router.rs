@@ -187,6 +187,7 @@ impl Router {
     pub(super) fn on_command(&mut self, swarm: &mut Swarm<Behaviour>, command: Command, now: Instant) {
         match command {
             Command::Dial { device, addresses, reply } => self.dial(swarm, device, addresses, reply, now),
+            Command::DialServer { device, addresses, reply } => self.dial_server(swarm, device, &addresses, reply, now),
             Command::DialUnknown { addresses, reply } => {
                 if addresses.is_empty() {
                     drop(reply.send(Err(DialError::NoAddress)));
@@ -333,6 +334,27 @@ impl Router {
         } else {
             self.dials.start(swarm, Target::Device(peer), &all, Some(reply), now);
         }
+    }
+
+    fn dial_server(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        device: DeviceId,
+        addresses: &[Address],
+        reply: DialReply,
+        now: Instant,
+    ) {
+        let Some(peer) = peer_of(&device).filter(|peer| *peer != self.local) else {
+            return drop(reply.send(Err(DialError::Own)));
+        };
+        if self.connection_to(&device).is_some() {
+            return drop(reply.send(Ok(device)));
+        }
+        if addresses.is_empty() {
+            return drop(reply.send(Err(DialError::NoAddress)));
+        }
+        swarm.behaviour_mut().streams.gate.pass(peer);
+        self.dials.start(swarm, Target::Device(peer), addresses, Some(reply), now);
     }
 
     fn connection_to(&self, device: &DeviceId) -> Option<(PeerId, ConnectionId)> {

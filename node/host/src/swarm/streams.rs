@@ -45,6 +45,7 @@ pub(crate) struct Account {
 #[derive(Debug)]
 pub(crate) struct Inbound {
     pub(crate) peer: PeerId,
+    pub(crate) connection: ConnectionId,
     pub(crate) protocol: &'static str,
     pub(crate) stream: Stream,
 }
@@ -152,9 +153,9 @@ impl NetworkBehaviour for Streams {
         }
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
         let (protocol, stream) = event;
-        self.pending.push_back(ToSwarm::GenerateEvent(Inbound { peer, protocol, stream }));
+        self.pending.push_back(ToSwarm::GenerateEvent(Inbound { peer, connection, protocol, stream }));
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Inbound, THandlerInEvent<Self>>> {

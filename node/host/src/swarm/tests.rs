@@ -90,7 +90,7 @@ impl Node {
     async fn stream(&mut self) -> (DeviceId, &'static str, Stream) {
         let wait = async {
             loop {
-                if let NetworkEvent::Stream { device, protocol, stream } = self.events.recv().await.expect("runs") {
+                if let NetworkEvent::Stream { device, protocol, stream, .. } = self.events.recv().await.expect("runs") {
                     return (device, protocol, stream);
                 }
             }

@@ -13,14 +13,29 @@ const NEEDED: usize = 4;
 
 /// The connections of a node and the addresses that they leave by.
 #[derive(Debug, Default)]
-pub(crate) struct Ways(BTreeMap<ConnectionId, (PeerId, IpAddr)>);
+pub(crate) struct Ways(BTreeMap<ConnectionId, Way>);
+
+/// The way of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    peer: PeerId,
+    /// The address of this machine that it leaves by.
+    source: IpAddr,
+    /// Where it leads: to the peer, or to the relay before it.
+    remote: SocketAddr,
+}
 
 impl Ways {
     /// A connection was made; `to` is its remote address, or the relay's.
     pub(crate) fn established(&mut self, connection: ConnectionId, peer: PeerId, to: &Multiaddr) {
-        if let Some(source) = socket(to).and_then(source) {
-            self.0.insert(connection, (peer, source));
+        if let Some((remote, source)) = socket(to).and_then(|remote| Some((remote, source(remote)?))) {
+            self.0.insert(connection, Way { peer, source, remote });
         }
+    }
+
+    /// Where a connection leads.
+    pub(crate) fn remote(&self, connection: &ConnectionId) -> Option<SocketAddr> {
+        self.0.get(connection).map(|way| way.remote)
     }
 
     /// A connection has ended.
@@ -30,7 +45,7 @@ impl Ways {
 
     /// The oldest connection of a peer that has more than it needs, as one has that moved on and left some behind.
     pub(crate) fn surplus(&self, peer: &PeerId) -> Option<ConnectionId> {
-        let mut of_peer = self.0.iter().filter(|(_, (of, _))| of == peer).map(|(connection, _)| *connection);
+        let mut of_peer = self.0.iter().filter(|(_, way)| way.peer == *peer).map(|(connection, _)| *connection);
         // They are numbered as they come about.
         let oldest = of_peer.next();
         oldest.filter(|_| of_peer.count() >= NEEDED)
@@ -40,8 +55,8 @@ impl Ways {
     pub(crate) fn take_lost(&mut self) -> Vec<(PeerId, ConnectionId)> {
         let mut known: BTreeMap<IpAddr, bool> = BTreeMap::new();
         let mut is_own = |ip: IpAddr| *known.entry(ip).or_insert_with(|| UdpSocket::bind((ip, 0)).is_ok());
-        let lost = self.0.extract_if(.., |_, (_, source)| !is_own(*source));
-        lost.map(|(connection, (peer, _))| (peer, connection)).collect()
+        let lost = self.0.extract_if(.., |_, way| !is_own(way.source));
+        lost.map(|(connection, way)| (way.peer, connection)).collect()
     }
 }
 
@@ -76,19 +91,21 @@ mod tests {
     fn connections_of_an_address_that_is_gone_are_lost() {
         let mut ways = Ways::default();
         let (peer, numbers) = (PeerId::random(), [1, 2, 3].map(ConnectionId::new_unchecked));
+        let way = |ip: Ipv4Addr, port: u16| Way { peer, source: ip.into(), remote: (ip, port).into() };
         let address = |text: &str| text.parse::<Multiaddr>().expect("an address");
         ways.established(numbers[0], peer, &address("/ip4/127.0.0.1/udp/4001/quic-v1"));
-        assert_eq!(ways.0.get(&numbers[0]), Some(&(peer, IpAddr::from(Ipv4Addr::LOCALHOST))));
+        assert_eq!(ways.0.get(&numbers[0]), Some(&way(Ipv4Addr::LOCALHOST, 4001)));
+        assert_eq!(ways.remote(&numbers[0]), Some((Ipv4Addr::LOCALHOST, 4001).into()));
         ways.established(numbers[1], peer, &address("/dns4/example.org/tcp/4001"));
         ways.established(numbers[1], peer, &address("/memory/7"));
         assert_eq!(ways.0.len(), 1);
         // 192.0.2.0/24 is for documentation: it is no machine's.
-        ways.0.insert(numbers[1], (peer, IpAddr::from([192, 0, 2, 1])));
-        ways.0.insert(numbers[2], (peer, IpAddr::from([192, 0, 2, 1])));
+        ways.0.insert(numbers[1], way([192, 0, 2, 1].into(), 1));
+        ways.0.insert(numbers[2], way([192, 0, 2, 1].into(), 1));
         ways.closed(&numbers[2]);
         assert_eq!(ways.surplus(&peer), None);
         (10..13).for_each(|number| {
-            ways.0.insert(ConnectionId::new_unchecked(number), (peer, IpAddr::from(Ipv4Addr::LOCALHOST)));
+            ways.0.insert(ConnectionId::new_unchecked(number), way(Ipv4Addr::LOCALHOST, 1));
         });
         assert_eq!((ways.surplus(&peer), ways.surplus(&PeerId::random())), (Some(numbers[0]), None));
         assert_eq!(ways.take_lost(), [(peer, numbers[1])]);

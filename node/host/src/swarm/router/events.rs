@@ -81,8 +81,9 @@ impl Router {
         match event {
             BehaviourEvent::Streams(inbound) => {
                 let Some(device) = device_of(&inbound.peer) else { return };
-                let (protocol, stream) = (inbound.protocol, inbound.stream);
-                self.outbox.push(NetworkEvent::Stream { device, protocol, stream });
+                let (from, protocol, stream) =
+                    (self.ways.remote(&inbound.connection), inbound.protocol, inbound.stream);
+                self.outbox.push(NetworkEvent::Stream { device, from, protocol, stream });
             }
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, connection_id }) => {
                 if info.protocol_version != FAMILY {

@@ -1,4 +1,4 @@
-//! The one clock of a node.
+//! The one clock of a process.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

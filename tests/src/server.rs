@@ -1,0 +1,101 @@
+//! A relay or bootstrap for tests: a real process with a home of its own, on loopback or on a host of a laboratory.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    device::{free_port, programs, wait_for},
+    lab::{Host, Lab},
+};
+
+/// A running (or stopped) relay or bootstrap with its directory.
+pub struct Server {
+    program: &'static str,
+    /// Where it runs, unless on loopback.
+    host: Option<Host>,
+    /// Kept over restarts.
+    port: u16,
+    place: TempDir,
+    process: Option<Child>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Server {
+    /// Starts a new relay on a host of a laboratory.
+    pub fn relay_in(lab: &Lab, host: &str) -> Server {
+        Server::start("mesh-relay", Some(lab.host(host)), 4001)
+    }
+
+    /// Starts a new bootstrap on a host of a laboratory, perhaps beside a relay.
+    pub fn bootstrap_in(lab: &Lab, host: &str) -> Server {
+        Server::start("mesh-bootstrap", Some(lab.host(host)), 4011)
+    }
+
+    /// Starts a new bootstrap on loopback.
+    pub fn bootstrap() -> Server {
+        Server::start("mesh-bootstrap", None, free_port())
+    }
+
+    fn start(program: &'static str, host: Option<Host>, port: u16) -> Server {
+        let place = tempfile::Builder::new().prefix("server-").tempdir().expect("a directory for a server");
+        let mut server = Server { program, host, port, place, process: None };
+        let mut init = server.command();
+        init.args(["init", "--home"]).arg(server.home()).stdout(Stdio::null());
+        assert!(init.status().is_ok_and(|status| status.success()), "a home for a server");
+        server.run();
+        server
+    }
+
+    fn command(&self) -> Command {
+        let program = programs().join(self.program);
+        self.host.as_ref().map_or_else(|| Command::new(&program), |host| host.command(&program))
+    }
+
+    /// Starts it (again, as the same server), and waits until it listens.
+    pub fn run(&mut self) {
+        let log = fs::File::create(self.place.path().join("log")).expect("a log");
+        let ip = self.host.as_ref().map_or("127.0.0.1", Host::address);
+        let health = self.place.path().join("health");
+        let mut command = self.command();
+        command.args(["run", "--json", "--log", "info", "--listen", &format!("{ip}:{}", self.port)]);
+        command.arg("--health").arg(health).arg("--home").arg(self.home()).stdin(Stdio::null()).stderr(log);
+        self.process = Some(command.spawn().expect("the program is built"));
+        wait_for("the server to listen over QUIC and TCP", || (self.addresses().len() == 2).then_some(()));
+    }
+
+    /// Ends it without a warning.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("the server can be killed");
+            process.wait().expect("the server ends");
+        }
+    }
+
+    fn home(&self) -> PathBuf {
+        self.place.path().join("home")
+    }
+
+    /// The address that its operator passes on.
+    pub fn address(&self) -> String {
+        self.addresses().into_iter().find(|address| address.contains("/tcp/")).expect("it listens over TCP")
+    }
+
+    /// The addresses that it tells its operator.
+    pub fn addresses(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.place.path().join("log")).unwrap_or_default();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let listening = lines.filter(|line| line["message"] == "listening");
+        listening.filter_map(|line| Some(line["address"].as_str()?.to_owned())).collect()
+    }
+}
