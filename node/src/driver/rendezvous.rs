@@ -44,7 +44,7 @@ const LOOK_AT_SELF: Duration = Duration::from_secs(15);
 /// How long what changes is let settle: an interface that comes up brings several addresses.
 const SETTLE: Duration = Duration::from_millis(300);
 /// Between the first looks for a device that is away, or visits to a bootstrap that does not answer; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// At most. Whoever comes back finds a note and dials; it need not be found.
 const LAST_PAUSE: Duration = Duration::from_secs(120);
 

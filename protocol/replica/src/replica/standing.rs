@@ -332,6 +332,8 @@ impl Replica {
         }
         if object == ObjectId::from(self.mesh) {
             self.graph = reread.graph;
+            // Its settings may name other relays and bootstraps, its contacts other devices.
+            self.audiences_due = true;
             if self.graph_is_whole() {
                 self.renamed.extend(self.objects.keys());
             }

@@ -146,3 +146,40 @@ fn a_run_that_claims_more_operations_than_can_be_walked() {
         chunk
     });
 }
+
+/// A device that joined has in its log records that came before the key that opens them.
+#[test]
+fn a_graph_that_is_read_again_after_a_start_says_that_its_settings_may_be_others() {
+    let mut scene = Scene::new();
+    let put = scene.nodes[VICTIM].replica.put_setting(&mut scene.rng, "relay.x", Some(vec![1])).expect("it may");
+    scene.carry_out(VICTIM, put);
+    scene.settle();
+    let (mut replica, mesh) = (Replica::new(identity(OTHER as u8 + 1, MeshId(scene.mesh.0))), scene.mesh);
+    let mut controls = scene.nodes[OTHER].log.iter().filter_map(|entry| match entry {
+        Stored::Control { items, .. } => Some(items),
+        Stored::Record { .. } | Stored::Retired { .. } => None,
+    });
+    let genesis = controls.next().and_then(|items| items.first()).expect("the birth of the mesh");
+    replica.restore_control(genesis);
+    for entry in &scene.nodes[OTHER].log {
+        if let Stored::Record { object, bytes, own, .. } = entry {
+            replica.restore_record(*object, bytes.clone(), *own);
+        }
+    }
+    let later = scene.nodes[OTHER].log.iter().filter_map(|entry| match entry {
+        Stored::Control { items, .. } => Some(items),
+        Stored::Record { .. } | Stored::Retired { .. } => None,
+    });
+    later.flatten().for_each(|item| replica.restore_control(item));
+    let out = replica.resume(scene.now, &mut scene.rng);
+    assert_eq!(replica.graph().settings("relay."), BTreeMap::new());
+    let places = out.iter().find_map(|output| match output {
+        Output::Reread { object, places } if *object == mesh => Some(places.clone()),
+        _ => None,
+    });
+    let records = &scene.nodes[OTHER].records;
+    let records = places.expect("it is read again").iter().filter_map(|place| records.get(place).cloned()).collect();
+    let out = replica.handle(scene.now, &mut scene.rng, Input::Reread { object: mesh, records, done: true });
+    assert_eq!(replica.graph().settings("relay."), [("relay.x".to_owned(), vec![1])].into());
+    assert!(out.iter().any(|output| matches!(output, Output::PeersChanged)), "the node must look at them");
+}
