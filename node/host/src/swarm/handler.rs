@@ -18,7 +18,7 @@ use libp2p::{
         handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound},
     },
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{
     OpenError,
@@ -64,11 +64,21 @@ pub(crate) struct Handler {
     /// Requests being negotiated.
     waiting: usize,
     inbound: VecDeque<(&'static str, Stream)>,
+    /// Gone with the connection, by which its streams know.
+    life: watch::Sender<()>,
 }
 
 impl Handler {
     pub(crate) fn new(class: Class, spoken: Arc<[Spoken]>, account: Account) -> Self {
-        Self { class, spoken, account, requests: VecDeque::new(), waiting: 0, inbound: VecDeque::new() }
+        Self {
+            class,
+            spoken,
+            account,
+            requests: VecDeque::new(),
+            waiting: 0,
+            inbound: VecDeque::new(),
+            life: watch::Sender::new(()),
+        }
     }
 
     fn accept(&mut self, stream: libp2p::Stream, protocol: &StreamProtocol) {
@@ -80,7 +90,7 @@ impl Handler {
         };
         match Arc::clone(queue).try_acquire_owned() {
             Ok(place) => {
-                let stream = Stream::inbound(stream, Arc::clone(&self.account.meter), place);
+                let stream = Stream::inbound(stream, Arc::clone(&self.account.meter), &self.life, place);
                 self.inbound.push_back((spoken.name, stream));
             }
             Err(_) => tracing::debug!(protocol = spoken.name, "accept queue is full, stream reset"),
@@ -134,7 +144,7 @@ impl ConnectionHandler for Handler {
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info: request }) => {
                 self.waiting = self.waiting.saturating_sub(1);
-                let stream = Stream::outbound(stream, Arc::clone(&self.account.meter));
+                let stream = Stream::outbound(stream, Arc::clone(&self.account.meter), &self.life);
                 drop(request.reply.send(Ok(stream)));
             }
             ConnectionEvent::DialUpgradeError(failure) => {

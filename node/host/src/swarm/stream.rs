@@ -13,7 +13,7 @@ use std::{
 use libp2p::futures::{AsyncRead as _, AsyncWrite as _};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
+    sync::{OwnedSemaphorePermit, watch},
 };
 
 /// Bytes that the streams of one peer carried, without the overhead of encryption and transport.
@@ -40,16 +40,23 @@ pub struct Stream {
     inner: libp2p::Stream,
     meter: Arc<Meter>,
     place: Option<OwnedSemaphorePermit>,
+    /// For the half that reads and the one that writes, as each may wait in a task of its own.
+    lives: [Life; 2],
 }
 
 impl Stream {
-    pub(crate) fn outbound(inner: libp2p::Stream, meter: Arc<Meter>) -> Self {
-        Self { inner, meter, place: None }
+    pub(crate) fn outbound(inner: libp2p::Stream, meter: Arc<Meter>, connection: &watch::Sender<()>) -> Self {
+        Self { inner, meter, place: None, lives: [Life::of(connection), Life::of(connection)] }
     }
 
     /// A stream opened by the peer; it gives its place in the accept queue back when it is first used.
-    pub(crate) fn inbound(inner: libp2p::Stream, meter: Arc<Meter>, place: OwnedSemaphorePermit) -> Self {
-        Self { inner, meter, place: Some(place) }
+    pub(crate) fn inbound(
+        inner: libp2p::Stream,
+        meter: Arc<Meter>,
+        connection: &watch::Sender<()>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { place: Some(place), ..Self::outbound(inner, meter, connection) }
     }
 }
 
@@ -59,10 +66,34 @@ impl fmt::Debug for Stream {
     }
 }
 
+/// The life of the connection of a stream. Yamux wakes nobody who waits on a stream when it is this end that closes the
+/// connection: he would wait until he writes again.
+struct Life(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Life {
+    fn of(connection: &watch::Sender<()>) -> Self {
+        let mut connection = connection.subscribe();
+        // Nothing is ever sent: the sender is gone with the connection.
+        Self(Box::pin(async move { while connection.changed().await.is_ok() {} }))
+    }
+
+    /// What came of an operation on the stream; an error, when it would wait for a connection that has ended.
+    fn check<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            return polled;
+        }
+        // Whoever was told once is told again: the future must not be polled after its end.
+        ready!(self.0.as_mut().poll(cx));
+        self.0 = Box::pin(std::future::ready(()));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection is closed")))
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.place = None;
-        let count = ready!(Pin::new(&mut self.inner).poll_read(cx, buffer.initialize_unfilled()))?;
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer.initialize_unfilled());
+        let count = ready!(self.lives[0].check(cx, polled))?;
         buffer.advance(count);
         self.meter.received.fetch_add(count as u64, Ordering::Relaxed);
         Poll::Ready(Ok(()))
@@ -72,17 +103,20 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.place = None;
-        let count = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
+        let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        let count = ready!(self.lives[1].check(cx, polled))?;
         self.meter.sent.fetch_add(count as u64, Ordering::Relaxed);
         Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let polled = Pin::new(&mut self.inner).poll_flush(cx);
+        self.lives[1].check(cx, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.place = None;
-        Pin::new(&mut self.inner).poll_close(cx)
+        let polled = Pin::new(&mut self.inner).poll_close(cx);
+        self.lives[1].check(cx, polled)
     }
 }

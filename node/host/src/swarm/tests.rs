@@ -123,6 +123,26 @@ impl Node {
     }
 }
 
+#[tokio::test]
+async fn who_waits_on_a_stream_is_told_when_this_end_closes_the_connection() {
+    for path in [Path::Tcp, Path::Quic] {
+        let (left, mut right) = pair_over(path).await;
+        let near = left.handle.open_stream(right.device(), ECHO).await.expect("a stream");
+        let (mut reader, mut writer) = tokio::io::split(near);
+        writer.write_all(b"there").await.expect("written");
+        writer.flush().await.expect("sent");
+        let (_, _, mut far) = right.stream().await;
+        far.read_exact(&mut [0; 5]).await.expect("it is there");
+        let waiting = tokio::spawn(async move { reader.read(&mut [0; 1]).await });
+        // It has to wait before there is anything to be told.
+        tokio::task::yield_now().await;
+        left.handle.disconnect(right.device()).await.expect("runs");
+        let told = timeout(OVERALL, waiting).await.expect("told").expect("no panic");
+        assert!(!matches!(told, Ok(1..)), "{path}: {told:?}");
+        drop(writer);
+    }
+}
+
 /// Two nodes that allow each other, connected.
 async fn pair_over(path: Path) -> (Node, Node) {
     let (mut left, mut right) = (start(config(1)).await, start(config(2)).await);
