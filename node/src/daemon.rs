@@ -107,6 +107,8 @@ pub struct NodeConfig {
     pub listen: Vec<SocketAddr>,
     /// Whether to look for devices on the local network.
     pub mdns: bool,
+    /// Whether to ask the router of the local network to forward ports to this node.
+    pub upnp: bool,
     /// Name of the device; the host's name where left out at the first start.
     pub name: Option<String>,
 }
@@ -250,7 +252,7 @@ mod tests {
     use crate::resource::fake::FakeNode;
 
     fn config(root: &Path) -> NodeConfig {
-        NodeConfig { home: Home::new(root), listen: Vec::new(), mdns: false, name: None }
+        NodeConfig { home: Home::new(root), listen: Vec::new(), mdns: false, upnp: false, name: None }
     }
 
     #[test]

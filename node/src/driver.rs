@@ -3,6 +3,7 @@
 //!
 //! The loop itself never waits for anything but its next event.
 
+mod admission;
 mod adopt;
 mod arrivals;
 mod authority;
@@ -158,6 +159,7 @@ pub(crate) struct Driver {
     restoring: Restoring,
     known: KnownAddresses,
     rendezvous: rendezvous::Rendezvous,
+    admission: admission::Admission,
     listening: Vec<Address>,
     serve_slots: crate::network::serve::ServeSlots,
     bulk: bulk::Bulk,

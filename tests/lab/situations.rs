@@ -24,13 +24,15 @@ const STAY: Duration = Duration::from_secs(3);
 type Situation = fn() -> Outcome;
 
 /// By name; the slow ones are left out unless asked for.
-pub(super) const ALL: [(&str, bool, Situation); 9] = [
+pub(super) const ALL: [(&str, bool, Situation); 11] = [
     ("relay_dies", false, relay_dies),
     ("roaming", false, roaming),
     ("bootstrap_alone", false, bootstrap_alone),
     ("partition_heals", false, partition_heals),
     ("direct_path_is_cut", true, direct_path_is_cut),
+    ("twenty_alone", true, twenty_alone),
     ("udp_blocked", false, udp_blocked),
+    ("ports_forwarded", false, ports_forwarded),
     ("relay_only", false, relay_only),
     ("carrier_without_hairpin", false, carrier_without_hairpin),
     ("carrier_with_hairpin", false, carrier_with_hairpin),
@@ -91,6 +93,48 @@ fn bootstrap_alone() -> Outcome {
 fn bootstrap_state(device: &Device) -> String {
     let bootstrap = device.mesh(&["bootstrap", "ls"]).unwrap_or_default();
     bootstrap["state"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Behind two routers that give each connection a port of its own nobody comes through, unless one of them forwards a port
+/// when it is asked to.
+fn ports_forwarded() -> Outcome {
+    let mut lab = Lab::new()?;
+    lab.add_site("x", Kind::Symmetric)?;
+    lab.add_site("y", Kind::Symmetric)?;
+    let forwarding = lab.forwards_ports("x")?;
+    let begin = Instant::now();
+    let meeting = met(Meeting::within(lab, 2), true);
+    let paths = meeting.connect(true);
+    figure("lab_forwarded_port", begin.elapsed().as_millis(), "ms");
+    drop(forwarding);
+    Ok(if is_direct(&paths) { Vec::new() } else { vec![format!("they are connected by {paths:?}")] })
+}
+
+/// Twenty devices that were all switched off find each other by what they have stored, with no server alive.
+fn twenty_alone() -> Outcome {
+    let mut lab = Lab::new()?;
+    let hosts: Vec<String> = (0..20).map(|number| format!("d{number}")).collect();
+    hosts.iter().try_for_each(|host| lab.add_site(host, Kind::Open))?;
+    let mut devices: Vec<Device> = hosts.iter().map(|host| Device::start_in(&lab, host)).collect();
+    let (first, others) = devices.split_first().expect("twenty");
+    others.iter().for_each(|other| first.pair(other));
+    let all_met = |devices: &[Device]| devices.iter().all(|device| peers(device) == devices.len() - 1).then_some(());
+    wait_for("all to have met", || all_met(&devices));
+    devices.iter_mut().for_each(Device::stop);
+    let begin = Instant::now();
+    devices.iter_mut().for_each(Device::run);
+    let started = begin.elapsed();
+    wait_for("all to be together again", || all_met(&devices));
+    figure("lab_twenty_started", started.as_millis(), "ms");
+    figure("lab_twenty_together", begin.elapsed().as_millis(), "ms");
+    let late = begin.elapsed() - started;
+    Ok(if late > BACK { vec![format!("they were together after {late:?}")] } else { Vec::new() })
+}
+
+/// Devices that one is connected with.
+fn peers(device: &Device) -> usize {
+    let status = device.mesh(&["status"]).unwrap_or_default();
+    status["peers"].as_array().map_or(0, Vec::len)
 }
 
 /// A device is carried into another net, and back: whatever either writes arrives as if nothing had been.

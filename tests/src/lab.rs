@@ -7,9 +7,11 @@ use std::{
     collections::BTreeMap,
     io::{self, Write as _},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
+
+use crate::device::wait_for;
 
 mod nat;
 
@@ -41,6 +43,20 @@ impl Host {
     /// A program that runs on this host when started.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         inside(&self.namespace, program)
+    }
+}
+
+/// A router that forwards ports.
+pub struct PortForwarding {
+    process: Child,
+    _place: tempfile::TempDir,
+}
+
+impl Drop for PortForwarding {
+    fn drop(&mut self) {
+        // Gone already, or gone now.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -136,6 +152,25 @@ impl Lab {
         self.ip(host, &format!("route add default via {net}.1"))?;
         self.nodes.insert(host.to_owned(), Place { address, port, outside });
         Ok(())
+    }
+
+    /// The router of a host forwards ports to whoever asks for that by UPnP, with Debian's miniupnpd, until what is given here
+    /// is dropped.
+    pub fn forwards_ports(&self, host: &str) -> io::Result<PortForwarding> {
+        let router = format!("{host}-router");
+        self.nft(&router, nat::FORWARDED)?;
+        let place = tempfile::Builder::new().prefix("router-").tempdir()?;
+        let config = place.path().join("miniupnpd.conf");
+        std::fs::write(&config, nat::MINIUPNPD)?;
+        let mut command = inside(&self.namespace(&router), "miniupnpd");
+        command.args(["-d", "-f"]).arg(config).arg("-P").arg(place.path().join("pid"));
+        let log = place.path().join("log");
+        let file = std::fs::File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let forwarding = PortForwarding { process: command.spawn()?, _place: place };
+        let listens = || std::fs::read_to_string(&log).is_ok_and(|said| said.contains("HTTP listening"));
+        wait_for("the router to listen", || listens().then_some(()));
+        Ok(forwarding)
     }
 
     /// A host by its name.

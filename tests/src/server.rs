@@ -42,6 +42,19 @@ impl Server {
         Server::start("mesh-bootstrap", Some(lab.host(host)), 4011)
     }
 
+    /// Starts a new relay on loopback.
+    pub fn relay() -> Server {
+        Server::start("mesh-relay", None, free_port())
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
+    }
+
     /// Starts a new bootstrap on loopback.
     pub fn bootstrap() -> Server {
         Server::start("mesh-bootstrap", None, free_port())

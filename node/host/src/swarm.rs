@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 mod behaviour;
 mod choice;
 mod dials;
+mod forwarded;
 mod gate;
 mod handler;
 mod listen;
@@ -52,6 +53,8 @@ pub struct NetworkConfig {
     pub listen: Vec<SocketAddr>,
     /// Whether to find devices on the local network and be found there.
     pub mdns: bool,
+    /// Whether to ask the router of the local network to forward ports to this node.
+    pub upnp: bool,
     /// Stream protocols for allowed devices, `/name/version`.
     pub protocols: Vec<&'static str>,
     /// Stream protocols that unknown devices may open too, while pairing is open.
@@ -117,6 +120,7 @@ impl NetworkConfig {
             device_secret,
             listen: vec![(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()],
             mdns: true,
+            upnp: false,
             protocols: Vec::new(),
             pairing_protocols: Vec::new(),
             guest_protocols: Vec::new(),
@@ -393,8 +397,7 @@ impl Network {
         listen::listen(&mut swarm, &config.listen)?;
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (events, receiver) = mpsc::channel(EVENTS);
-        let public = config.relay.map(|limits| limits.public).unwrap_or_default();
-        let router = router::Router::new(*swarm.local_peer_id(), config.pairing_time, public);
+        let router = router::Router::new(*swarm.local_peer_id(), &config);
         tokio::spawn(task::run(swarm, router, inbox, events));
         Ok((NetworkHandle { device, commands }, receiver))
     }

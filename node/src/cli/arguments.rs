@@ -185,6 +185,9 @@ pub(super) struct Node {
     /// Do not look for devices on the local network
     #[arg(long)]
     pub(super) no_mdns: bool,
+    /// Do not ask the router to forward the node's port (UPnP)
+    #[arg(long)]
+    pub(super) no_upnp: bool,
     /// Name of this device [default: the name of the host]
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,

@@ -53,14 +53,14 @@ pub(super) async fn up(context: &mut Context, up: &Up) -> Result<(), CliError> {
         .line(format!("The node of {name} ({device}) {state}. Its home is {}.", context.home.root().display()))?;
     if !started && !is_default(&up.node) {
         context.screen.note(
-            "--listen, --no-mdns and --name take effect at the next start: `mesh down`, then `mesh up` with them.",
+            "--listen, --no-mdns, --no-upnp and --name take effect at the next start: `mesh down`, then `mesh up` with them.",
         )?;
     }
     next_steps(context, &status)
 }
 
 fn is_default(node: &Node) -> bool {
-    node.listen.is_empty() && !node.no_mdns && node.name.is_none()
+    node.listen.is_empty() && !node.no_mdns && !node.no_upnp && node.name.is_none()
 }
 
 /// What a person may want now, by what is not there yet.
@@ -92,6 +92,9 @@ pub(super) fn node_command(home: &Home, node: &Node, verbose: u8) -> Result<Comm
     }
     if node.no_mdns {
         command.arg("--no-mdns");
+    }
+    if node.no_upnp {
+        command.arg("--no-upnp");
     }
     if let Some(name) = &node.name {
         // One word, so that a name beginning with a dash is not taken for a flag.
@@ -218,8 +221,8 @@ where
         let _ = rustix::process::setsid();
     }
     log_to_stderr(verbose)?;
-    let Node { listen, no_mdns, name } = daemon.node.clone();
-    let config = NodeConfig { home, listen, mdns: !no_mdns, name };
+    let Node { listen, no_mdns, no_upnp, name } = daemon.node.clone();
+    let config = NodeConfig { home, listen, mdns: !no_mdns, upnp: !no_upnp, name };
     let runtime = runtime(&mut Builder::new_multi_thread())?;
     let result = runtime.block_on(daemon::run(config, daemon.stop_with_stdin, start));
     // Whatever still runs has had its time; waiting for it could take for ever.

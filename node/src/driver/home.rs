@@ -25,8 +25,8 @@ use meshwork_replica::replica::{self, Replica, Stored};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    Driver, EVENTS, Event, LOOK_AGAIN, Writing, arrivals::Arrivals, bulk::Bulk, folders::Folders, node::Node,
-    pairing::Pairing, peers::Peers, rendezvous::Rendezvous, restore::Restoring, rows, services::Services,
+    Driver, EVENTS, Event, LOOK_AGAIN, Writing, admission::Admission, arrivals::Arrivals, bulk::Bulk, folders::Folders,
+    node::Node, pairing::Pairing, peers::Peers, rendezvous::Rendezvous, restore::Restoring, rows, services::Services,
     tunnels::Ports,
 };
 use crate::{
@@ -155,6 +155,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
     tokio::spawn(forward(network_events, events.clone()));
     let bulk = Bulk::new(network.clone(), &config.listen).await;
     let rendezvous = Rendezvous::start(network.clone(), events.clone());
+    let admission = Admission::start(network.clone());
     let log = Arc::new(EventLog::new());
     let driver = Driver {
         replica,
@@ -172,6 +173,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
         restoring: Restoring::default(),
         known: KnownAddresses::load(&home),
         rendezvous,
+        admission,
         listening: Vec::new(),
         serve_slots: ServeSlots::default(),
         bulk,
@@ -294,6 +296,7 @@ async fn start_network(
     let settings = |listen: Vec<SocketAddr>| {
         let mut network = NetworkConfig::new(identity.device_secret().clone());
         network.mdns = config.mdns;
+        network.upnp = config.upnp;
         network.protocols = vec![wire::CONTROL, wire::CHUNKS, wire::TUNNEL, wire::PING];
         network.pairing_protocols = vec![wire::PAIR];
         network.guest_protocols = vec![wire::RESTORE];

@@ -232,11 +232,7 @@ impl Driver {
             return drop(reply.send(Err(refused(&PairError::Interrupted))));
         };
         let left = offer.expires() - now;
-        let network = self.network.clone();
-        tokio::spawn(async move {
-            // A network that has stopped admits nobody.
-            let _ = network.open_pairing(std::time::Instant::now() + left).await;
-        });
+        self.admission.open_window(std::time::Instant::now() + left);
         if let Some(code) = offer.code() {
             self.show_number(code);
         }
@@ -253,20 +249,12 @@ impl Driver {
         }
         (self.pairing.asked, self.pairing.granting) = (None, None);
         self.pairing.streams.clear();
-        self.close_window();
+        self.admission.close_window();
     }
 
     fn tell_pairing(&mut self, event: PairEvent) {
         self.report_pairing(&event);
         self.pairing.tell(event);
-    }
-
-    fn close_window(&self) {
-        let network = self.network.clone();
-        tokio::spawn(async move {
-            // A network that has stopped admits nobody.
-            let _ = network.close_pairing().await;
-        });
     }
 
     fn drive_offer(&mut self, input: OfferInput) {
@@ -307,7 +295,7 @@ impl Driver {
         self.pairing.offer = None;
         (self.pairing.asked, self.pairing.granting) = (None, None);
         self.pairing.streams.clear();
-        self.close_window();
+        self.admission.close_window();
     }
 
     /// Makes the grant; the welcome follows when that is durable.
@@ -420,7 +408,8 @@ impl Driver {
             host_name: String::new(),
             addresses: addresses.clone(),
         });
-        self.open_window();
+        // The host's connection is let in while the join is under way.
+        self.admission.open_window(std::time::Instant::now() + limits::PAIR_LIFE);
         if only_these {
             return self.dial_host(addresses);
         }
@@ -439,15 +428,6 @@ impl Driver {
             join.addresses.clone_from(&addresses);
             self.dial_host(addresses);
         }
-    }
-
-    /// Lets the host's connection in while the join is under way.
-    fn open_window(&self) {
-        let network = self.network.clone();
-        tokio::spawn(async move {
-            // A network that has stopped admits nobody.
-            let _ = network.open_pairing(std::time::Instant::now() + limits::PAIR_LIFE).await;
-        });
     }
 
     fn dial_host(&self, addresses: Vec<Address>) {
@@ -550,7 +530,7 @@ impl Driver {
     fn complete_join(&mut self, host: DeviceId) {
         let Some(join) = self.pairing.join.take() else { return };
         self.pairing.streams.clear();
-        self.close_window();
+        self.admission.close_window();
         let mesh = self.replica.as_ref().map(|replica| replica.mesh_id().to_string()).unwrap_or_default();
         let published = self.replica.as_mut().map(|replica| replica.publish_keys());
         match published {
@@ -569,7 +549,7 @@ impl Driver {
     fn fail_join(&mut self, error: ResourceError) {
         let Some(join) = self.pairing.join.take() else { return };
         self.pairing.streams.clear();
-        self.close_window();
+        self.admission.close_window();
         if let Some(reply) = join.reply {
             // Whoever asked may have gone.
             let _ = reply.send(Err(error));

@@ -27,6 +27,7 @@ use tokio::{
 
 use super::{
     Driver, Event,
+    admission::Acquaintances,
     servers::{self, RELAY},
 };
 use crate::{
@@ -321,8 +322,8 @@ impl Driver {
     /// Tells the network who may connect, and where they were last.
     pub(super) fn allow_peers(&mut self) {
         let Some(replica) = &self.replica else { return };
-        let (network, peers) = (self.network.clone(), replica.peers());
-        let roots = replica.control().roots(replica.mesh_id()).into_iter().map(DeviceId::from).collect();
+        let peers = replica.peers();
+        let guests = replica.control().roots(replica.mesh_id()).into_iter().map(DeviceId::from).collect();
         let cards = replica.graph().contacts().into_values().flat_map(|contact| contact.devices);
         let cards: BTreeMap<DeviceId, Vec<String>> = cards.map(|known| (known.device, known.addresses)).collect();
         let addresses = |device: &DeviceId| match self.known.of(*device) {
@@ -340,16 +341,9 @@ impl Driver {
             }
             ways
         };
-        let known: Vec<_> = peers.iter().map(|device| (*device, ways(device))).collect();
-        tokio::spawn(async move {
-            // A network that has stopped needs none of it.
-            let _ = network.set_allowed(peers).await;
-            let _ = network.set_guests(roots).await;
-            let _ = network.set_relays(relays.into_iter().collect()).await;
-            for (device, addresses) in known.into_iter().filter(|(_, addresses)| !addresses.is_empty()) {
-                let _ = network.set_known(device, addresses).await;
-            }
-        });
+        let known = peers.iter().map(|device| (*device, ways(device))).filter(|(_, ways)| !ways.is_empty()).collect();
+        let relays = relays.into_iter().collect();
+        self.admission.allow(Acquaintances { peers, guests, relays, known });
         self.open_missing_controls();
         self.seek_at_bootstraps();
         self.judge_tunnels();

@@ -106,3 +106,28 @@ fn translation(kind: Kind, outside: &str) -> String {
          }}"
     )
 }
+
+/// Where miniupnpd enters what it forwards. What came in so is let through by the firewall.
+pub(super) const FORWARDED: &str = "table inet forwarded {
+ chain forward { type filter hook forward priority 0; jump forward_asked; }
+ chain forward_asked { }
+ chain before { type nat hook prerouting priority -100; jump before_asked; }
+ chain before_asked { }
+ chain after { type nat hook postrouting priority 100; jump after_asked; }
+ chain after_asked { }
+ }";
+
+/// The configuration of miniupnpd.
+pub(super) const MINIUPNPD: &str = "ext_ifname=wan
+listening_ip=lan
+enable_natpmp=no
+secure_mode=yes
+upnp_table_name=forwarded
+upnp_nat_table_name=forwarded
+upnp_forward_chain=forward_asked
+upnp_nat_chain=before_asked
+upnp_nat_postrouting_chain=after_asked
+uuid=4d657368-776f-726b-6c61-620000000001
+allow 1024-65535 192.168.0.0/16 1024-65535
+deny 0-65535 0.0.0.0/0 0-65535
+";

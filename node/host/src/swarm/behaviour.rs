@@ -12,7 +12,7 @@ use libp2p::{
     identity::Keypair,
     mdns, noise, quic, relay,
     swarm::{Config, NetworkBehaviour, behaviour::toggle::Toggle},
-    tcp, yamux,
+    tcp, upnp, yamux,
 };
 
 use super::{
@@ -84,6 +84,8 @@ pub(crate) struct Behaviour {
     /// Where a direct connection is made out of a relayed one, and to whom.
     pub(crate) upgrade: dcutr::Behaviour,
     pub(crate) serving: Toggle<relay::Behaviour>,
+    /// Ports at the router of this network.
+    pub(crate) forwarding: Toggle<upnp::tokio::Behaviour>,
 }
 
 /// Builds the swarm of a node.
@@ -136,6 +138,8 @@ fn behaviour(
         relayed,
         upgrade: dcutr::Behaviour::new(peer),
         serving: config.relay.as_ref().map(|limits| relay::Behaviour::new(peer, serving(limits))).into(),
+        // It looks for a router as soon as it is there, so not before this node listens behind one.
+        forwarding: None.into(),
     })
 }
 

@@ -15,10 +15,11 @@ use libp2p::{
 use meshwork_protocol::id::DeviceId;
 
 use super::{
-    Command, DialError, DownReason, NetworkEvent, NetworkSnapshot, OpenError, PeerSnapshot,
+    Command, DialError, DownReason, NetworkConfig, NetworkEvent, NetworkSnapshot, OpenError, PeerSnapshot,
     behaviour::{self, Behaviour},
     choice::{Link, came_back, keeper},
     dials::{DialReply, Dials, Failed, Target},
+    forwarded::Forwarded,
     outbox::Outbox,
     redial::Redial,
     relays::Relays,
@@ -87,6 +88,7 @@ pub(super) struct Router {
     redial: Redial,
     relays: Relays,
     serving: Serving,
+    forwarded: Forwarded,
     dials: Dials,
     ways: Ways,
     nearby: BTreeMap<PeerId, Vec<Address>>,
@@ -98,17 +100,19 @@ pub(super) struct Router {
 }
 
 impl Router {
-    pub(super) fn new(local: PeerId, pairing_time: Duration, public: Vec<Address>) -> Self {
+    pub(super) fn new(local: PeerId, config: &NetworkConfig) -> Self {
+        let public = config.relay.as_ref().map(|limits| limits.public.clone()).unwrap_or_default();
         Self {
             local,
             device: device_of(&local),
             members: BTreeMap::new(),
             strangers: BTreeMap::new(),
-            pairing_time,
+            pairing_time: config.pairing_time,
             pairing_until: None,
             redial: Redial::new(RandomState::new().build_hasher().finish()),
             relays: Relays::default(),
             serving: Serving::new(public),
+            forwarded: Forwarded::new(config.upnp),
             dials: Dials::default(),
             ways: Ways::default(),
             nearby: BTreeMap::new(),

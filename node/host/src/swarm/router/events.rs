@@ -56,7 +56,11 @@ impl Router {
                 self.serving.listening(swarm, &address);
                 match self.relays.listening(listener_id, now) {
                     Some(address) => self.reachable(address),
-                    None => self.listening(swarm, &address, now),
+                    None => {
+                        let gone = self.forwarded.listening(swarm, listener_id, &address);
+                        gone.into_iter().for_each(|address| self.unreachable(address));
+                        self.listening(swarm, &address, now);
+                    }
                 }
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.expired(swarm, &address, now),
@@ -117,6 +121,11 @@ impl Router {
                     }
                 }
             }
+            BehaviourEvent::Forwarding(event) => match self.forwarded.on_event(event) {
+                Some(Ok(address)) => self.reachable(address),
+                Some(Err(address)) => self.unreachable(address),
+                None => {}
+            },
             BehaviourEvent::Serving(event) => self.serving.on_event(event),
             BehaviourEvent::Limits(never) => match never {},
         }
@@ -232,6 +241,8 @@ impl Router {
         if address.path() == Path::Relayed {
             return;
         }
+        let gone = self.forwarded.expired(swarm, address.multiaddr());
+        gone.into_iter().for_each(|address| self.unreachable(address));
         // What peers saw belonged to the old network.
         self.observed.clear();
         self.unreachable(address);
