@@ -146,9 +146,10 @@ mod tests {
             for answer in answers {
                 let ask = read_frame(&mut bootstrap, RENDEZVOUS_ASK).await.expect("a frame").expect("a question");
                 assert!(Ask::decode(&ask).is_ok());
-                write_frame(&mut bootstrap, &answer).await.expect("the answer");
+                // Whoever has heard enough hangs up.
+                let _ = write_frame(&mut bootstrap, &answer).await;
             }
-            bootstrap.shutdown().await.expect("the end");
+            let _ = bootstrap.shutdown().await;
         };
         tokio::join!(converse(near, &asks), answering).0
     }
