@@ -215,6 +215,21 @@ fn answer(output: Output, records: &mut BTreeMap<(ObjectId, u64), Vec<u8>>, dire
     }
 }
 
+/// Store and disk answer until nothing more is asked.
+fn settle(
+    replica: &mut Replica,
+    rng: &mut ChaCha8Rng,
+    todo: &mut Vec<Output>,
+    records: &mut BTreeMap<(ObjectId, u64), Vec<u8>>,
+    directories: usize,
+) {
+    while let Some(output) = todo.pop() {
+        if let Some(input) = answer(output, records, directories) {
+            todo.extend(replica.handle(NOW, rng, input));
+        }
+    }
+}
+
 fn source(directories: usize) -> Source {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let seal = SealKey::from_bytes(blake3::hash(&[0]).as_bytes());
@@ -228,6 +243,7 @@ fn source(directories: usize) -> Source {
     let welcome = replica.control().log(mesh.into()).expect("the log").missing(&[]);
     let (mut records, mut todo) = (BTreeMap::new(), outputs);
     todo.extend(replica.resume(NOW, &mut rng));
+    settle(&mut replica, &mut rng, &mut todo, &mut records, directories);
     // The reader tells its seal key, so that it is sealed to.
     let (reader, mesh_log) = (device(1).device_id(), ObjectId::from(mesh));
     let keys = joined(mesh, welcome.clone()).1;
@@ -238,11 +254,7 @@ fn source(directories: usize) -> Source {
         todo.extend(replica.handle(NOW, &mut rng, Input::Frame { peer: reader, bytes: frame.encode() }));
     }
     todo.extend(replica.handle(NOW, &mut rng, Input::Folder { object: folder, input: folder::Input::DirtyEverywhere }));
-    while let Some(output) = todo.pop() {
-        if let Some(input) = answer(output, &mut records, directories) {
-            todo.extend(replica.handle(NOW, &mut rng, input));
-        }
-    }
+    settle(&mut replica, &mut rng, &mut todo, &mut records, directories);
     let object_log = replica.control().log(folder).expect("its log").missing(&[]);
     let log = |object, items: &[Signed]| Frame::ControlItems {
         object,
