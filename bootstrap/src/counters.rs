@@ -1,10 +1,8 @@
 //! What happened, counted; no addresses, no devices.
 
-use std::{
-    fmt::Write,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use meshwork_host::program::metrics;
 use meshwork_protocol::wire::rendezvous::{Ask, Refusal};
 
 /// A kind of question.
@@ -59,17 +57,16 @@ impl Counters {
     /// Everything in the text format of Prometheus.
     pub fn text(&self, gauges: &[(&str, &str, usize)]) -> String {
         let mut text = String::new();
-        for (name, help, value) in gauges {
-            family(&mut text, name, help, "gauge", &[(String::new(), *value as u64)]);
-        }
-        let samples = |label: &str, names: &[&str], counts: &[AtomicU64]| -> Vec<(String, u64)> {
-            let labels = names.iter().map(|name| format!("{{{label}=\"{name}\"}}"));
-            labels.zip(counts.iter().map(|count| count.load(Ordering::Relaxed))).collect()
+        let mut family = |kind: &str, name: &str, help: &str, label: &str, samples: &[(&str, u64)]| {
+            metrics::family(&mut text, kind, &format!("meshwork_bootstrap_{name}"), help, label, samples);
         };
-        let asked = samples("kind", &Kind::ALL.map(Kind::name), &self.asked);
-        family(&mut text, "asked_total", "Questions of devices, by kind.", "counter", &asked);
-        let refused = samples("reason", &Refusal::ALL.map(Refusal::name), &self.refused);
-        family(&mut text, "refused_total", "Questions and streams refused, by reason.", "counter", &refused);
+        for (name, help, value) in gauges {
+            family("gauge", name, help, "", &[("", *value as u64)]);
+        }
+        let asked: Vec<_> = Kind::ALL.map(Kind::name).into_iter().zip(self.asked.iter().map(load)).collect();
+        family("counter", "asked_total", "Questions of devices, by kind.", "kind", &asked);
+        let refused: Vec<_> = Refusal::ALL.map(Refusal::name).into_iter().zip(self.refused.iter().map(load)).collect();
+        family("counter", "refused_total", "Questions and streams refused, by reason.", "reason", &refused);
         text
     }
 }
@@ -80,10 +77,6 @@ fn add(counts: &[AtomicU64], at: Option<usize>) {
     }
 }
 
-fn family(text: &mut String, name: &str, help: &str, kind: &str, samples: &[(String, u64)]) {
-    // Writing to a string does not fail.
-    let _ = write!(text, "# HELP meshwork_bootstrap_{name} {help}\n# TYPE meshwork_bootstrap_{name} {kind}\n");
-    for (label, value) in samples {
-        let _ = writeln!(text, "meshwork_bootstrap_{name}{label} {value}");
-    }
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }

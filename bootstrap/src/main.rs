@@ -163,17 +163,9 @@ async fn look(asked: &Probe) -> Ended {
 
 fn show_terms(asked: &Terms) -> Ended {
     let settings = program::settings::<BootstrapSettings>(&asked.home)?;
-    if asked.json {
-        println!("{}", service::terms(&settings));
-        return Ok(ExitCode::SUCCESS);
+    match asked.json {
+        true => println!("{}", service::TERMS.to_json(&settings)),
+        false => println!("{}", service::TERMS.to_text(&settings)?),
     }
-    let parts =
-        [("It sees", &service::SEES[..]), ("It does not see", &service::DOES_NOT_SEE), ("It keeps", &service::KEEPS)];
-    for (title, lines) in parts {
-        println!("{title}:");
-        lines.iter().for_each(|line| println!("  - {line}"));
-    }
-    println!("Its limits:");
-    println!("{}", serde_json::to_string_pretty(&settings)?);
     Ok(ExitCode::SUCCESS)
 }

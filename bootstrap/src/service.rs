@@ -12,7 +12,7 @@ use axum::{Json, routing::get};
 use meshwork_host::{
     clock,
     frame::{read_frame, write_frame},
-    program::{Incoming, OnStream, Setup, probe},
+    program::{Incoming, OnStream, Setup, probe, terms::Terms},
     swarm::Stream,
 };
 use meshwork_protocol::{
@@ -27,7 +27,6 @@ use meshwork_protocol::{
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use serde_json::{Value, json};
 use tokio::{
     io::AsyncWriteExt,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -66,7 +65,7 @@ impl Default for BootstrapSettings {
 /// Makes a bootstrap of a server.
 pub fn set_up(setup: &mut Setup<'_, BootstrapSettings>) {
     let desk = Arc::new(Desk::new(setup.service.clone()));
-    let (terms, metrics) = (terms(&setup.service), desk.clone());
+    let (terms, metrics) = (TERMS.to_json(&setup.service), desk.clone());
     setup.routes = std::mem::take(&mut setup.routes)
         .route("/terms", get(async move || Json(terms)))
         .route("/metrics", get(async move || ([("content-type", "text/plain; version=0.0.4")], metrics.metrics())));
@@ -235,29 +234,23 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What this bootstrap promises, limits and can see.
-pub fn terms(settings: &BootstrapSettings) -> Value {
-    json!({"limits": settings, "sees": SEES, "does_not_see": DOES_NOT_SEE, "keeps": KEEPS})
-}
-
-/// What the operator of a bootstrap can see.
-pub const SEES: [&str; 3] = [
-    "the IP addresses and device ids of who connects, and when",
-    "which devices leave notes for each other, as both name the same places",
-    "which device shows a pairing code of which number, and who asks for it; not the words of the code",
-];
-
-/// What the operator of a bootstrap cannot see.
-pub const DOES_NOT_SEE: [&str; 3] = [
-    "what the notes say: they are sealed between two devices, and all of one length",
-    "names, folders, files, and anything that devices send each other once they have met",
-    "who the people are",
-];
-
-/// What a bootstrap keeps.
-pub const KEEPS: [&str; 2] = [
-    "its own key and configuration on disk",
-    "notes for two hours and numbers for seventy minutes, in memory alone: after a restart devices leave them again",
-];
+pub const TERMS: Terms = Terms {
+    sees: &[
+        "the IP addresses and device ids of who connects, and when",
+        "which devices leave notes for each other, as both name the same places",
+        "which device shows a pairing code of which number, and who asks for it; not the words of the code",
+    ],
+    does_not_see: &[
+        "what the notes say: they are sealed between two devices, and all of one length",
+        "names, folders, files, and anything that devices send each other once they have met",
+        "who the people are",
+    ],
+    keeps: &[
+        "its own key and configuration on disk",
+        "notes for two hours and numbers for seventy minutes, in memory alone: after a restart devices leave them again",
+    ],
+    limits: "Its limits",
+};
 
 #[cfg(test)]
 mod tests {

@@ -174,17 +174,9 @@ async fn ask_to_drain(asked: &Home) -> Ended {
 
 fn show_terms(asked: &Home) -> Ended {
     let settings = program::settings::<RelaySettings>(&asked.home)?;
-    if asked.json {
-        println!("{}", service::terms(&settings));
-        return Ok(ExitCode::SUCCESS);
+    match asked.json {
+        true => println!("{}", service::TERMS.to_json(&settings)),
+        false => println!("{}", service::TERMS.to_text(&settings)?),
     }
-    let parts =
-        [("It sees", &service::SEES[..]), ("It does not see", &service::DOES_NOT_SEE), ("It keeps", &service::KEEPS)];
-    for (title, lines) in parts {
-        println!("{title}:");
-        lines.iter().for_each(|line| println!("  - {line}"));
-    }
-    println!("Its limits (0 is unlimited):");
-    println!("{}", serde_json::to_string_pretty(&settings)?);
     Ok(ExitCode::SUCCESS)
 }

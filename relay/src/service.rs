@@ -12,6 +12,7 @@ use meshwork_host::{
     program::{
         Incoming, OnStream, Setup,
         probe::{self, Check},
+        terms::Terms,
     },
     supervise::{Stop, TaskError},
     swarm::{RelayLimits, Stream},
@@ -23,7 +24,6 @@ use meshwork_protocol::{
     wire,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
@@ -149,7 +149,7 @@ impl DataSettings {
 /// Makes a relay of a server.
 pub async fn set_up(setup: &mut Setup<'_, RelaySettings>) -> Result<(), TaskError> {
     setup.network.relay = Some(setup.service.limits(std::mem::take(&mut setup.public)));
-    let terms = terms(&setup.service);
+    let terms = TERMS.to_json(&setup.service);
     setup.routes = std::mem::take(&mut setup.routes).route("/terms", get(async move || Json(terms)));
     let Some(listen) = setup.service.data.listen else { return Ok(()) };
     let bound = DataPort::bind(setup.service.data.config(listen)).await;
@@ -252,31 +252,20 @@ async fn drain_on_signal(handle: DataHandle, stop: Stop) -> Result<(), TaskError
 }
 
 /// What this relay promises, limits and can see.
-pub fn terms(settings: &RelaySettings) -> Value {
-    json!({
-        "limits": settings,
-        "sees": SEES,
-        "does_not_see": DOES_NOT_SEE,
-        "keeps": KEEPS,
-    })
-}
-
-/// What the operator of a relay can see.
-pub const SEES: [&str; 3] = [
-    "the IP addresses and device ids of who connects, and when",
-    "which device asks for a connection to which other device",
-    "how many bytes go between them, and when",
-];
-
-/// What the operator of a relay cannot see.
-pub const DOES_NOT_SEE: [&str; 3] = [
-    "contents, names of files, folders and devices: all of it is sealed end to end",
-    "who the people are and which meshes they have",
-    "anything of connections that do not go through this relay",
-];
-
-/// What a relay keeps.
-pub const KEEPS: [&str; 2] = [
-    "its own key and configuration on disk, and the bytes of the month when budget_file is set",
-    "everything else in memory, until it stops",
-];
+pub const TERMS: Terms = Terms {
+    sees: &[
+        "the IP addresses and device ids of who connects, and when",
+        "which device asks for a connection to which other device",
+        "how many bytes go between them, and when",
+    ],
+    does_not_see: &[
+        "contents, names of files, folders and devices: all of it is sealed end to end",
+        "who the people are and which meshes they have",
+        "anything of connections that do not go through this relay",
+    ],
+    keeps: &[
+        "its own key and configuration on disk, and the bytes of the month when budget_file is set",
+        "everything else in memory, until it stops",
+    ],
+    limits: "Its limits (0 is unlimited)",
+};

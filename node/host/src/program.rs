@@ -2,7 +2,9 @@
 //! health, and a clean stop.
 
 pub mod init;
+pub mod metrics;
 pub mod probe;
+pub mod terms;
 
 use std::{net::SocketAddr, path::PathBuf};
 

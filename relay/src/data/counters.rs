@@ -1,10 +1,8 @@
 //! What happened at the data port, counted; no addresses, no devices.
 
-use std::{
-    fmt::Write,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use meshwork_host::program::metrics;
 use meshwork_protocol::splice::Refusal;
 
 use super::splice::End;
@@ -34,8 +32,11 @@ impl Counters {
     /// Everything in the text format of Prometheus.
     pub(super) fn text(&self, gauges: &[(&str, &str, u64)]) -> String {
         let mut text = String::new();
+        let mut family = |name: &str, help: &str, kind: &str, samples: &[(&str, u64)]| {
+            metrics::family(&mut text, kind, &format!("meshwork_relay_{name}"), help, "reason", samples);
+        };
         for (name, help, value) in gauges {
-            family(&mut text, name, help, "gauge", &[("", *value)]);
+            family(name, help, "gauge", &[("", *value)]);
         }
         for (name, help, counter) in [
             ("data_connections_total", "Connections to the data port.", &self.accepted),
@@ -44,27 +45,17 @@ impl Counters {
             ("data_pairs_total", "Pairs of connections that were joined.", &self.joined),
             ("data_bytes_total", "Bytes carried, both directions.", &self.bytes),
         ] {
-            family(&mut text, name, help, "counter", &[("", counter.load(Ordering::Relaxed))]);
+            family(name, help, "counter", &[("", counter.load(Ordering::Relaxed))]);
         }
         let refused = Refusal::ALL.iter().map(|one| one.name()).zip(self.refused.iter().map(load));
         let refused: Vec<_> = refused.collect();
-        family(&mut text, "data_refused_total", "Channels and connections refused, by reason.", "counter", &refused);
+        family("data_refused_total", "Channels and connections refused, by reason.", "counter", &refused);
         let cut: Vec<_> = End::ALL.iter().map(|one| one.name()).zip(self.cut.iter().map(load)).collect();
-        family(&mut text, "data_cut_total", "Pairs closed before their ends did, by reason.", "counter", &cut);
+        family("data_cut_total", "Pairs closed before their ends did, by reason.", "counter", &cut);
         text
     }
 }
 
 fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
-}
-
-/// One metric with its samples, each with the reason that labels it, if any.
-fn family(text: &mut String, name: &str, help: &str, kind: &str, samples: &[(&str, u64)]) {
-    // Writing to a string does not fail.
-    let _ = write!(text, "# HELP meshwork_relay_{name} {help}\n# TYPE meshwork_relay_{name} {kind}\n");
-    for (reason, value) in samples {
-        let label = if reason.is_empty() { String::new() } else { format!("{{reason=\"{reason}\"}}") };
-        let _ = writeln!(text, "meshwork_relay_{name}{label} {value}");
-    }
 }
