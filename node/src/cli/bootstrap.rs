@@ -4,7 +4,7 @@ use super::{
     Context,
     arguments::Bootstrap,
     error::CliError,
-    screen::{columns, short},
+    screen::{columns, server_row, short},
 };
 
 pub(super) async fn bootstrap(context: &mut Context, command: Bootstrap) -> Result<(), CliError> {
@@ -41,11 +41,7 @@ async fn ls(context: &mut Context) -> Result<(), CliError> {
     }
     let rows: Vec<[String; 4]> = bootstraps
         .into_iter()
-        .map(|bootstrap| {
-            let address = bootstrap.addresses.first().cloned().unwrap_or_default();
-            let place = address.split("/p2p/").next().unwrap_or_default().to_owned();
-            [short(&bootstrap.bootstrap).to_owned(), place, bootstrap.state, bootstrap.problem.unwrap_or_default()]
-        })
+        .map(|bootstrap| server_row(&bootstrap.bootstrap, &bootstrap.addresses, bootstrap.state, bootstrap.problem))
         .collect();
     columns(&rows).iter().try_for_each(|line| context.screen.line(line))
 }

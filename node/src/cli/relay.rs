@@ -4,7 +4,7 @@ use super::{
     Context,
     arguments::Relay,
     error::CliError,
-    screen::{columns, short},
+    screen::{columns, server_row, short},
 };
 
 pub(super) async fn relay(context: &mut Context, command: Relay) -> Result<(), CliError> {
@@ -44,11 +44,7 @@ async fn ls(context: &mut Context) -> Result<(), CliError> {
     }
     let rows: Vec<[String; 4]> = relays
         .into_iter()
-        .map(|relay| {
-            let address = relay.addresses.first().cloned().unwrap_or_default();
-            let place = address.split("/p2p/").next().unwrap_or_default().to_owned();
-            [short(&relay.relay).to_owned(), place, relay.state, relay.problem.unwrap_or_default()]
-        })
+        .map(|relay| server_row(&relay.relay, &relay.addresses, relay.state, relay.problem))
         .collect();
     columns(&rows).iter().try_for_each(|line| context.screen.line(line))
 }

@@ -70,6 +70,12 @@ impl Screen {
     }
 }
 
+/// A relay or bootstrap in a table: its id, where it is, how it stands, and what went wrong.
+pub fn server_row(id: &str, addresses: &[String], state: String, problem: Option<String>) -> [String; 4] {
+    let place = addresses.first().and_then(|address| address.split("/p2p/").next()).unwrap_or_default();
+    [short(id).to_owned(), place.to_owned(), state, problem.unwrap_or_default()]
+}
+
 /// Names come from other devices: a control character would let them rewrite the terminal.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_bidi(c) { '\u{fffd}' } else { c }).collect()

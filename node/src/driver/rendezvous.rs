@@ -9,7 +9,6 @@ use std::{
 
 use meshwork_host::{
     entropy::entropy,
-    identity::Identity,
     swarm::{Address, NetworkHandle},
 };
 use meshwork_protocol::{
@@ -52,8 +51,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(120);
 #[derive(Clone, Default)]
 struct Wanted {
     bootstraps: BTreeMap<DeviceId, Vec<Address>>,
-    /// The devices that this one deals with.
-    meetings: BTreeMap<DeviceId, Arc<Meeting>>,
+    /// The devices that this one deals with, each with the key for which that was computed.
+    meetings: BTreeMap<DeviceId, (SealPublic, Arc<Meeting>)>,
     /// Those that are not connected.
     away: BTreeSet<DeviceId>,
 }
@@ -65,8 +64,6 @@ pub(super) type Stood = BTreeMap<DeviceId, Result<(), String>>;
 pub(crate) struct Rendezvous {
     wanted: watch::Sender<Wanted>,
     stood: watch::Receiver<Stood>,
-    /// Computed once for each key.
-    meetings: BTreeMap<DeviceId, (SealPublic, Arc<Meeting>)>,
     /// When the newest note of each device was written: an older one that a bootstrap brings back tells nothing.
     newest: BTreeMap<DeviceId, Timestamp>,
 }
@@ -83,7 +80,7 @@ impl Rendezvous {
                     .run()
                     .await;
         });
-        Self { wanted, stood, meetings: BTreeMap::new(), newest: BTreeMap::new() }
+        Self { wanted, stood, newest: BTreeMap::new() }
     }
 
     pub fn stood(&self) -> Stood {
@@ -97,21 +94,6 @@ impl Rendezvous {
         *newest = written.max(*newest);
         is_new
     }
-
-    fn meeting(
-        &mut self,
-        identity: &Identity,
-        own: DeviceId,
-        other: DeviceId,
-        seal: SealPublic,
-    ) -> Option<Arc<Meeting>> {
-        if let Some((_, meeting)) = self.meetings.get(&other).filter(|(known, _)| *known == seal) {
-            return Some(meeting.clone());
-        }
-        let meeting = Arc::new(Meeting::new((&own, &home::seal_key(identity)), (&other, &seal))?);
-        self.meetings.insert(other, (seal, meeting.clone()));
-        Some(meeting)
-    }
 }
 
 impl Driver {
@@ -120,22 +102,21 @@ impl Driver {
         let Some(replica) = &self.replica else { return };
         let bootstraps = servers::list(replica, &BOOTSTRAP);
         let peers = if bootstraps.is_empty() { BTreeSet::new() } else { replica.peers() };
-        let own = self.network.device();
         let known = peers.iter().filter_map(|peer| Some((*peer, replica.seal_key(*peer)?)));
-        let mut meetings = BTreeMap::new();
-        for (peer, seal) in known.take(limits::RENDEZVOUS_NOTES_PER_DEVICE) {
-            meetings.extend(self.rendezvous.meeting(&self.identity, own, peer, seal).map(|meeting| (peer, meeting)));
-        }
-        self.rendezvous.meetings.retain(|device, _| meetings.contains_key(device));
-        let away = meetings.keys().copied().filter(|device| !self.peers.is_connected(*device)).collect();
+        let own = (&self.network.device(), &home::seal_key(&self.identity));
         self.rendezvous.wanted.send_if_modified(|wanted| {
-            let same = wanted.bootstraps == bootstraps
-                && wanted.away == away
-                && wanted.meetings.len() == meetings.len()
-                && wanted
-                    .meetings
-                    .iter()
-                    .all(|(device, known)| meetings.get(device).is_some_and(|meeting| Arc::ptr_eq(meeting, known)));
+            let meet = |(peer, seal): (DeviceId, SealPublic)| {
+                let before = wanted.meetings.get(&peer).filter(|(known, _)| *known == seal).cloned();
+                let new = || Some((seal, Arc::new(Meeting::new(own, (&peer, &seal))?)));
+                Some((peer, before.or_else(new)?))
+            };
+            let meetings: BTreeMap<_, _> = known.take(limits::RENDEZVOUS_NOTES_PER_DEVICE).filter_map(meet).collect();
+            let away = meetings.keys().copied().filter(|device| !self.peers.is_connected(*device)).collect();
+            let keys = |meetings: &BTreeMap<DeviceId, (SealPublic, _)>| -> Vec<_> {
+                meetings.iter().map(|(device, (seal, _))| (*device, *seal)).collect()
+            };
+            let same =
+                wanted.bootstraps == bootstraps && wanted.away == away && keys(&wanted.meetings) == keys(&meetings);
             *wanted = Wanted { bootstraps, meetings, away };
             !same
         });
@@ -289,19 +270,19 @@ fn leaving(own: DeviceId, wanted: &Wanted, addresses: &[String]) -> Vec<(DeviceI
         let note = ByteBuf::from(meeting.seal(&own, note, &mut rng));
         Ask::Leave { place: ByteArray::new(meeting.place(&own)), note }
     };
-    wanted.meetings.iter().map(|(device, meeting)| (*device, leave(meeting))).collect()
+    wanted.meetings.iter().map(|(device, (_, meeting))| (*device, leave(meeting))).collect()
 }
 
 /// The notes of those that are away.
 fn looking(wanted: &Wanted) -> impl Iterator<Item = (DeviceId, Ask)> {
     let away = wanted.meetings.iter().filter(|(device, _)| wanted.away.contains(*device));
-    away.map(|(device, meeting)| (*device, Ask::Look { place: ByteArray::new(meeting.place(device)) }))
+    away.map(|(device, (_, meeting))| (*device, Ask::Look { place: ByteArray::new(meeting.place(device)) }))
 }
 
 /// The newest note of each device among the answers; what does not open is not from it.
 fn opened(wanted: &Wanted, devices: &[DeviceId], answers: &[Answer]) -> Vec<(DeviceId, Note)> {
     let newest = |(device, answer): (&DeviceId, &Answer)| {
-        let (meeting, Answer::Notes { notes }) = (wanted.meetings.get(device)?, answer) else { return None };
+        let ((_, meeting), Answer::Notes { notes }) = (wanted.meetings.get(device)?, answer) else { return None };
         let notes = notes.iter().filter_map(|note| meeting.open(device, note).ok());
         Some((*device, notes.max_by_key(|note| note.written)?))
     };

@@ -18,6 +18,8 @@ pub(crate) struct Forwarded {
     on: bool,
     /// Addresses that this node listens at.
     listening: BTreeMap<Multiaddr, ListenerId>,
+    /// Whether the behaviour has found no router, and so does nothing any more.
+    given_up: bool,
     /// Addresses at the router, by those here.
     outside: BTreeMap<Multiaddr, Address>,
 }
@@ -27,8 +29,8 @@ impl Forwarded {
         Self { on, ..Self::default() }
     }
 
-    /// This node listens at one more address. The behaviour looks for a router once: where it may be another one now, a new
-    /// one looks again. Gives what is forwarded no more.
+    /// This node listens at one more address. The behaviour hears of that itself, but looks for a router once: where there is
+    /// none that looks or has found one, a new one looks. Gives what is forwarded no more.
     pub(crate) fn listening(
         &mut self,
         swarm: &mut Swarm<Behaviour>,
@@ -36,7 +38,8 @@ impl Forwarded {
         address: &Multiaddr,
     ) -> Vec<Address> {
         let is_new = self.on && is_private(address) && self.listening.insert(address.clone(), listener).is_none();
-        if is_new { self.look_again(swarm) } else { Vec::new() }
+        let nobody_looks = self.given_up || !swarm.behaviour().forwarding.is_enabled();
+        if is_new && nobody_looks { self.look_again(swarm) } else { Vec::new() }
     }
 
     /// This node does not listen there any more. Gives what is forwarded no more.
@@ -45,6 +48,7 @@ impl Forwarded {
     }
 
     fn look_again(&mut self, swarm: &mut Swarm<Behaviour>) -> Vec<Address> {
+        self.given_up = false;
         let mut next = upnp::tokio::Behaviour::default();
         for (address, listener) in &self.listening {
             next.on_swarm_event(FromSwarm::NewListenAddr(NewListenAddr { listener_id: *listener, addr: address }));
@@ -64,6 +68,7 @@ impl Forwarded {
             upnp::Event::ExpiredExternalAddr { local_addr, .. } => self.outside.remove(&local_addr).map(Err),
             upnp::Event::GatewayNotFound | upnp::Event::NonRoutableGateway => {
                 tracing::debug!(?event, "no router forwards ports");
+                self.given_up = true;
                 None
             }
         }
