@@ -1,6 +1,8 @@
 //! The number of a pairing code at bootstraps: shown by one device, sought by another. The words of the code stay between
 //! the two; a bootstrap that leads elsewhere leads to somebody who does not know them.
 
+use std::time::Duration;
+
 use meshwork_host::swarm::Address;
 use meshwork_protocol::{
     codec,
@@ -10,9 +12,13 @@ use meshwork_protocol::{
     wire::rendezvous::{Answer, Ask, Refusal},
 };
 use serde_bytes::ByteBuf;
+use tokio::{task::JoinSet, time::sleep};
 
 use super::{Driver, Event, pairing::PairInput, servers::BOOTSTRAP};
 use crate::network::rendezvous;
+
+/// How long after it was not known a number is asked for again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl Driver {
     /// Has whoever types the code find this device at the bootstraps of the mesh.
@@ -36,22 +42,31 @@ impl Driver {
         }
     }
 
-    /// Looks at a bootstrap for the device that shows a code of this number.
-    pub(super) fn seek_number(&self, bootstrap: Address, number: u16) {
+    /// Looks at a bootstrap for the device that shows a code of this number, again and again: it may be about to tell. Ends
+    /// when what is given here is dropped.
+    pub(super) fn seek_number(&self, bootstrap: Address, number: u16) -> JoinSet<()> {
         let (network, events) = (self.network.clone(), self.events.clone());
-        tokio::spawn(async move {
+        let mut seeking = JoinSet::new();
+        seeking.spawn(async move {
             let Some(server) = bootstrap.device() else { return };
-            let answers = rendezvous::ask(&network, server, vec![bootstrap], &[Ask::Seek { number }]).await;
-            let addresses = match answers {
-                Ok(answers) => answers.iter().flat_map(addresses).collect(),
-                Err(error) => {
-                    tracing::info!(%error, "the bootstrap does not help");
-                    Vec::new()
+            loop {
+                let answers = rendezvous::ask(&network, server, vec![bootstrap.clone()], &[Ask::Seek { number }]).await;
+                let addresses: Vec<Address> = match answers {
+                    Ok(answers) => answers.iter().flat_map(addresses).collect(),
+                    Err(error) => {
+                        tracing::info!(%error, "the bootstrap does not help");
+                        Vec::new()
+                    }
+                };
+                if !addresses.is_empty() {
+                    // A loop that has ended needs no answer.
+                    let _ = events.send(Event::Pairing(PairInput::Sought { addresses })).await;
+                    return;
                 }
-            };
-            // A loop that has ended needs no answer.
-            let _ = events.send(Event::Pairing(PairInput::Sought { addresses })).await;
+                sleep(AGAIN).await;
+            }
         });
+        seeking
     }
 }
 

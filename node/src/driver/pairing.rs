@@ -21,6 +21,7 @@ use serde_bytes::ByteBuf;
 use tokio::{
     io::{AsyncWriteExt, ReadHalf},
     sync::mpsc,
+    task::JoinSet,
 };
 
 use super::{Driver, Event, command::Reply, home};
@@ -56,7 +57,7 @@ pub(crate) enum PairInput {
     Incoming { device: DeviceId, stream: Stream },
     /// A stream to a possible host is open.
     Outgoing { device: DeviceId, stream: Stream },
-    /// A bootstrap told where the device is that shows the code; nowhere, when it does not know.
+    /// A bootstrap told where the device is that shows the code.
     Sought { addresses: Vec<Address> },
     /// A possible host cannot be reached.
     Unreachable { last: bool },
@@ -94,6 +95,8 @@ struct Joining {
     storing: Option<u64>,
     host_name: String,
     addresses: Vec<Address>,
+    /// Who asks a bootstrap for the number of the code, as long as this lasts.
+    seeking: Option<JoinSet<()>>,
 }
 
 impl Pairing {
@@ -407,14 +410,16 @@ impl Driver {
             storing: None,
             host_name: String::new(),
             addresses: addresses.clone(),
+            seeking: None,
         });
         // The host's connection is let in while the join is under way.
         self.admission.open_window(std::time::Instant::now() + limits::PAIR_LIFE);
         if only_these {
             return self.dial_host(addresses);
         }
-        if let Some((bootstrap, number)) = sought {
-            self.seek_number(bootstrap, number);
+        let seeking = sought.map(|(bootstrap, number)| self.seek_number(bootstrap, number));
+        if let Some(join) = &mut self.pairing.join {
+            join.seeking = seeking;
         }
         for (device, addresses) in self.pairing.nearby.clone() {
             self.try_host(device, addresses);
@@ -424,7 +429,7 @@ impl Driver {
     /// A bootstrap named the device that shows the code. Until then those on the local network were asked.
     fn code_found(&mut self, addresses: Vec<Address>) {
         let Some(join) = &mut self.pairing.join else { return };
-        if !addresses.is_empty() && join.addresses.is_empty() {
+        if join.addresses.is_empty() {
             join.addresses.clone_from(&addresses);
             self.dial_host(addresses);
         }
