@@ -178,32 +178,39 @@ impl Graph {
     /// [`ChangeError::Missing`] may pass when other changes come; all else is final.
     pub fn apply(&mut self, signed: Signed<'_>) -> Result<Vec<GraphEvent>, ChangeError> {
         let judged = self.judge(signed)?;
-        let document = trial(&self.document, &judged.change, true)?;
-        Ok(self.adopt(document, judged))
+        self.document = trial(&self.document, &judged.change)?;
+        Ok(self.adopt(judged))
     }
 
-    /// Applies many changes, in order, as if one by one, but checks once for all of them that the document can be loaded
-    /// again. For reading a log at the start, and for what one exchange with a peer brings.
-    pub fn apply_all(&mut self, changes: &[Signed<'_>]) -> Vec<Result<Vec<GraphEvent>, ChangeError>> {
+    /// Applies many changes, each the next of its author, as if one by one, but checks once for all of them that the
+    /// document can be loaded again. For reading a log.
+    pub fn apply_all(&mut self, changes: &[(GraphActor, Vec<u8>)]) -> Vec<Result<Vec<GraphEvent>, ChangeError>> {
         let mut next = self.clone();
-        let results: Vec<_> = changes.iter().map(|signed| next.apply_unchecked(*signed)).collect();
+        let results: Vec<_> =
+            changes.iter().map(|(actor, bytes)| next.apply_unchecked(next.due(*actor, bytes))).collect();
         let sound = !results.contains(&Err(ChangeError::Poison)) && reloads(&next.document);
         if sound {
             *self = next;
             return results;
         }
-        changes.iter().map(|signed| self.apply(*signed)).collect()
+        changes.iter().map(|(actor, bytes)| self.apply(self.due(*actor, bytes))).collect()
     }
 
+    /// A change as the next of its author.
+    pub fn due<'b>(&self, actor: GraphActor, bytes: &'b [u8]) -> Signed<'b> {
+        Signed { actor, seq: self.seq(actor).saturating_add(1), bytes }
+    }
+
+    /// Of no use any more after [`ChangeError::Poison`].
     fn apply_unchecked(&mut self, signed: Signed<'_>) -> Result<Vec<GraphEvent>, ChangeError> {
         let judged = self.judge(signed)?;
-        let document = trial(&self.document, &judged.change, false)?;
-        Ok(self.adopt(document, judged))
+        let stands = guarded(|| enter(&mut self.document, &judged.change))?;
+        if stands { Ok(self.adopt(judged)) } else { Err(ChangeError::Poison) }
     }
 
-    fn adopt(&mut self, document: Automerge, judged: Judged) -> Vec<GraphEvent> {
+    /// Notes a change that is in the document.
+    fn adopt(&mut self, judged: Judged) -> Vec<GraphEvent> {
         let hash = judged.change.hash().0;
-        self.document = document;
         self.operations = self.operations.saturating_add(judged.rows.len());
         self.tips.insert(judged.actor, Tip { seq: judged.change.seq(), hash });
         self.applied.insert(hash, Applied { deps: judged.deps, max: judged.change.max_op() });
@@ -436,15 +443,18 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, ChangeError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| ChangeError::Poison)
 }
 
-/// Applies a change to a copy of the document, which is returned when it has become a head of it, and, if asked for, when
-/// what it saves can be loaded.
-fn trial(document: &Automerge, change: &Change, reload: bool) -> Result<Automerge, ChangeError> {
+/// Applies a change to a document, and says whether it has become a head of it.
+fn enter(document: &mut Automerge, change: &Change) -> bool {
+    document.apply_changes([change.clone()]).is_ok() && document.get_heads().contains(&change.hash())
+}
+
+/// Applies a change to a copy of the document, which is returned when what it saves can be loaded.
+fn trial(document: &Automerge, change: &Change) -> Result<Automerge, ChangeError> {
     let next = guarded(|| {
         let mut next = document.clone();
-        next.apply_changes([change.clone()]).ok()?;
-        next.get_heads().contains(&change.hash()).then_some(next)
+        enter(&mut next, change).then_some(next)
     })?;
-    next.filter(|next| !reload || reloads(next)).ok_or(ChangeError::Poison)
+    next.filter(reloads).ok_or(ChangeError::Poison)
 }
 
 fn reloads(document: &Automerge) -> bool {

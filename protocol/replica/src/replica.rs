@@ -41,7 +41,7 @@ pub use standing::Quarantined;
 use crate::{
     feed::BatchError,
     folder::{self, Folder},
-    graph::{ChangeError, Graph},
+    graph::{ChangeError, Graph, GraphActor},
     sync::{self, Landed, Sync, receive::Intake},
     transfer::{self, Transfer},
 };
@@ -185,6 +185,8 @@ pub struct Replica {
     connected: BTreeSet<DeviceId>,
     last_ticket: u64,
     store_failed: bool,
+    /// Changes of the graph that were stored, while what was stored is taken in.
+    stored_changes: Option<Vec<(GraphActor, Vec<u8>)>>,
     /// All that was stored has been taken in.
     resumed: bool,
 }
@@ -219,6 +221,7 @@ impl Replica {
             connected: BTreeSet::new(),
             last_ticket: 0,
             store_failed: false,
+            stored_changes: None,
             resumed: false,
         }
     }

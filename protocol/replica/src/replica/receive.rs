@@ -18,7 +18,7 @@ use super::{Event, Object, Output, Replica, Said, Stored, judge::Bench};
 use crate::{
     feed::{BatchError, Operation, decode},
     folder,
-    graph::{self, ChangeError, Graph, GraphActor, GraphEvent},
+    graph::{ChangeError, GraphActor, GraphEvent},
     sync::{
         self,
         receive::{Arrival, Standing},
@@ -427,7 +427,24 @@ impl Replica {
     }
 
     fn merge_graph(&mut self, record: &Verified, text: &[u8], out: &mut Vec<Output>) {
-        let events = apply_change(&mut self.graph, record, text).unwrap_or_else(|error| {
+        let actor = graph_actor(record);
+        if let Some(stored) = &mut self.stored_changes {
+            return stored.push((actor, text.to_vec()));
+        }
+        let applied = self.graph.apply(self.graph.due(actor, text));
+        self.graph_changed(applied, out);
+    }
+
+    /// Applies the changes of the graph that were stored, all at once: one by one each would cost as much as all before it.
+    pub(super) fn merge_stored_changes(&mut self, out: &mut Vec<Output>) {
+        let changes = self.stored_changes.take().unwrap_or_default();
+        for applied in self.graph.apply_all(&changes) {
+            self.graph_changed(applied, out);
+        }
+    }
+
+    fn graph_changed(&mut self, applied: Result<Vec<GraphEvent>, ChangeError>, out: &mut Vec<Output>) {
+        let events = applied.unwrap_or_else(|error| {
             self.note_void(self.mesh.into(), &error);
             Vec::new()
         });
@@ -486,10 +503,8 @@ fn read_operations(record: &Verified, text: &[u8]) -> Result<Vec<Arc<Operation>>
     Ok(decode(text, record.id().key(), header.height)?.into_iter().map(Arc::new).collect())
 }
 
-/// Applies the next change of its author to a graph; one that does not fit changes nothing.
-pub(super) fn apply_change(graph: &mut Graph, record: &Verified, text: &[u8]) -> Result<Vec<GraphEvent>, ChangeError> {
+/// Whose change of the graph a record is.
+pub(super) fn graph_actor(record: &Verified) -> GraphActor {
     let header = record.header();
-    let actor = GraphActor::new(record.author(), header.object, header.incarnation);
-    let seq = graph.seq(actor) + 1;
-    graph.apply(graph::Signed { actor, seq, bytes: text })
+    GraphActor::new(record.author(), header.object, header.incarnation)
 }

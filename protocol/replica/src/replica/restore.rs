@@ -131,6 +131,7 @@ impl Replica {
     /// Takes a stored record in. It was verified before it was stored, and the log has checksums.
     /// `own`: whether this device wrote it.
     pub fn restore_record(&mut self, object: ObjectId, bytes: Vec<u8>, own: bool) {
+        self.stored_changes.get_or_insert_default();
         let record = match Verified::trusted(bytes) {
             Ok(record) => record,
             Err(error) => return tracing::warn!(%error, "a stored record cannot be read"),
@@ -180,6 +181,7 @@ impl Replica {
     /// All that was stored is taken in: from now on it is synchronised.
     pub fn resume(&mut self, now: Timestamp, rng: &mut impl CryptoRng) -> Vec<Output> {
         let mut out = Vec::new();
+        self.merge_stored_changes(&mut out);
         self.resumed = true;
         let objects: Vec<ObjectId> = self.objects.keys().copied().collect();
         for object in objects {

@@ -22,11 +22,11 @@ use rand_core::CryptoRng;
 use super::{
     Event, Object, Output, Replica,
     judge::Bench,
-    receive::{apply_change, operations},
+    receive::{graph_actor, operations},
 };
 use crate::{
     feed::{Feed, Operation, Part},
-    graph::Graph,
+    graph::{Graph, GraphActor},
     sync::receive::{Arrival, Content, Standing, open},
 };
 
@@ -52,7 +52,8 @@ pub(super) struct Reread {
     feed: Feed,
     /// Records that checkpoints have listed so far.
     listed: BTreeSet<RecordKey>,
-    graph: Graph,
+    /// Changes of the graph, in order.
+    changes: Vec<(GraphActor, Vec<u8>)>,
     /// The records were asked for.
     asked: bool,
     /// What came or was written since.
@@ -297,7 +298,7 @@ impl Replica {
         drop(reread.feed.apply(&operations, |record| context.contains_key(record)));
         if is_graph && object == ObjectId::from(self.mesh) {
             // What it names is looked up when all of it is merged.
-            drop(apply_change(&mut reread.graph, record, &text));
+            reread.changes.push((graph_actor(record), text.to_vec()));
         }
     }
 
@@ -331,7 +332,9 @@ impl Replica {
             folder.replace(reread.feed);
         }
         if object == ObjectId::from(self.mesh) {
-            self.graph = reread.graph;
+            let mut graph = Graph::new();
+            drop(graph.apply_all(&reread.changes));
+            self.graph = graph;
             // Its settings may name other relays and bootstraps, its contacts other devices.
             self.audiences_due = true;
             if self.graph_is_whole() {
