@@ -75,7 +75,7 @@ pub fn set_up(setup: &mut Setup<'_, BootstrapSettings>) {
 
 /// Answers the streams of devices, a bounded number at one time, in all and from each network.
 fn on_stream(desk: Arc<Desk>) -> OnStream {
-    Box::new(move |Incoming { device, from, stream }| {
+    Box::new(move |Incoming { device, from, stream, .. }| {
         // Who comes through a relay is seen at no address of its own, and is asked to come by itself.
         let Some((from, place)) = from.and_then(|from| Some((from, desk.enter(from.ip())?))) else {
             return desk.counters.refuse(Refusal::Busy);

@@ -28,6 +28,7 @@ pub mod rows;
 mod servers;
 mod services;
 mod sharing;
+mod tickets;
 mod tunnels;
 
 use std::{
@@ -45,7 +46,7 @@ use meshwork_host::{
 use meshwork_protocol::{
     id::{ChainId, ContentId, DeviceId, ObjectId},
     rendezvous::Note,
-    wire,
+    wire::{self, admission::Answer},
 };
 use meshwork_replica::{
     folder::{self, observed::Batch},
@@ -112,6 +113,8 @@ pub(crate) enum Event {
     Locate { device: DeviceId, object: ObjectId, content: ContentId, reply: oneshot::Sender<Option<chunks::Located>> },
     /// A device told at a bootstrap where it is.
     Found { device: DeviceId, note: Note },
+    /// A relay was shown a ticket.
+    TicketShown { relay: DeviceId, ticket: Vec<u8>, answer: Result<Answer, tickets::ShowError> },
     /// Something in a pairing.
     Pairing(PairInput),
     /// Something in a restore.
@@ -160,6 +163,7 @@ pub(crate) struct Driver {
     known: KnownAddresses,
     rendezvous: rendezvous::Rendezvous,
     admission: admission::Admission,
+    tickets: tickets::Shown,
     listening: Vec<Address>,
     serve_slots: crate::network::serve::ServeSlots,
     bulk: bulk::Bulk,
@@ -207,6 +211,7 @@ impl Driver {
         if self.look_again <= Instant::now() {
             self.look_again = Instant::now() + LOOK_AGAIN;
             self.look_for_stopped();
+            self.show_tickets_again();
         }
         if self.trim.take_if(|due| *due <= Instant::now()).is_some() {
             tokio::task::spawn_blocking(meshwork_host::memory::trim);
@@ -252,6 +257,7 @@ impl Driver {
                 let _ = reply.send(self.locate(device, object, content));
             }
             Event::Found { device, note } => self.found(device, &note),
+            Event::TicketShown { relay, ticket, answer } => self.ticket_shown(relay, ticket, answer),
             Event::Pairing(input) => self.drive_pairing(input),
             Event::Restore(input) => self.drive_restore(input),
             Event::Serving(serving) => self.on_serving(serving),
@@ -284,6 +290,7 @@ impl Driver {
                 wire::RESTORE => self.drive_restore(RestoreInput::Incoming { device, stream }),
                 _ => drop(stream),
             },
+            NetworkEvent::RelayUp { relay } => self.show_ticket(relay),
             NetworkEvent::Discovered { device, addresses } => self.discovered(device, addresses),
             NetworkEvent::Refused { device, address, reason } => {
                 tracing::debug!(device = ?device, address, reason, "a connection was refused");

@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use crate::api::types::{
     Accept, Adopt, Adopted, Bootstrap, Cap, Card, Contact, ContactAdd, Device, Done, EventQuery, Finding, Folder,
     FolderAdd, FolderStatus, Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Ping, Problem,
-    Quarantined, RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Service,
+    Quarantined, RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, RelayAdd, Service,
     ServiceGive, ServiceOffer, Shared, Status, Tunnel, TunnelOpen,
 };
 use events::Subscription;
@@ -183,7 +183,7 @@ pub trait NodeControl: Send + Sync + 'static {
     fn relays(&self) -> impl Future<Output = Result<Vec<Relay>, ResourceError>> + Send;
 
     /// Has all devices of the mesh use a relay, too.
-    fn relay_add(&self, address: String) -> impl Future<Output = Result<Relay, ResourceError>> + Send;
+    fn relay_add(&self, asked: RelayAdd) -> impl Future<Output = Result<Relay, ResourceError>> + Send;
 
     /// Has no device of the mesh use a relay any more.
     fn relay_remove(&self, relay: String) -> impl Future<Output = Result<(), ResourceError>> + Send;

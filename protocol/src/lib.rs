@@ -4,6 +4,7 @@
 //! randomness are arguments, so that every rule here runs the same in a node, in a test and in a
 //! seeded simulation.
 
+pub mod admission;
 pub mod capability;
 pub mod codec;
 pub mod contact;

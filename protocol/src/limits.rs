@@ -59,6 +59,10 @@ pub const CAPABILITY_LINKS: usize = 5;
 pub const CAPABILITY_CHAIN: usize = CAPABILITY_LINKS * (CAPABILITY_BODY + SIGNED_OVERHEAD) + 8;
 /// Bytes of one message about capabilities: a chain, the name of a lease, and framing.
 pub const CAPABILITY_FRAME: usize = CAPABILITY_CHAIN + 64;
+/// Devices with a ticket that a relay knows at one time.
+pub const ADMITTED: usize = 16_384;
+/// Those of them that came by one ticket and what was passed on of it.
+pub const ADMITTED_BY_TICKET: usize = 64;
 /// Devices to which one caveat restricts the other end.
 pub const CAPABILITY_PEERS: usize = 16;
 /// Bytes of the name of a service or topic.

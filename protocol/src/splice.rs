@@ -125,11 +125,14 @@ pub enum Refusal {
     /// A channel to itself.
     #[error("both ends of the channel are the same device")]
     Own = 11,
+    /// The relay carries for neither of the two devices.
+    #[error("the relay carries for devices that its operator invited, and these two were not")]
+    NotInvited = 12,
 }
 
 impl Refusal {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Version,
         Self::Unknown,
         Self::Used,
@@ -140,6 +143,7 @@ impl Refusal {
         Self::Draining,
         Self::Budget,
         Self::Own,
+        Self::NotInvited,
     ];
 
     /// The byte on the wire.
@@ -165,6 +169,7 @@ impl Refusal {
             Self::Draining => "draining",
             Self::Budget => "budget",
             Self::Own => "own",
+            Self::NotInvited => "not_invited",
         }
     }
 }

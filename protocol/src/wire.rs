@@ -3,6 +3,7 @@
 //! A stream carries frames: the length as four bytes, big-endian, then that many bytes of strict DAG-CBOR. The limit of
 //! a frame depends on the protocol and is checked before anything is allocated.
 
+pub mod admission;
 pub mod capability;
 pub mod chunks;
 pub mod pair;
@@ -26,5 +27,7 @@ pub const RESTORE: &str = "/meshwork/restore/1";
 pub const PING: &str = "/meshwork/ping/1";
 /// A connection to a service of a device.
 pub const TUNNEL: &str = "/meshwork/tunnel/1";
+/// A ticket that a device shows a relay.
+pub const ADMISSION: &str = "/meshwork/admission/1";
 /// Questions of a device to a bootstrap.
 pub const RENDEZVOUS: &str = "/meshwork/rendezvous/1";

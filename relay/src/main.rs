@@ -8,9 +8,15 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 use meshwork_host::{
     address::Address,
+    entropy::entropy,
+    identity::Identity,
     program::{self, Options, Program, Setup, init, probe},
 };
-use meshwork_relay::service::{self, RelaySettings};
+use meshwork_protocol::{admission::to_text, id::DeviceId, key::DeviceKey};
+use meshwork_relay::{
+    admission::{self, Mode},
+    service::{self, RelaySettings},
+};
 use serde_json::json;
 
 const PROGRAM: Program = Program { name: "mesh-relay", version: env!("CARGO_PKG_VERSION") };
@@ -33,6 +39,8 @@ enum Command {
     Init(Init),
     /// Look from outside whether a server can be reached and is the one that was meant.
     Probe(Probe),
+    /// Make a ticket for a device: what it needs to be carried for when admission is for the invited.
+    Invite(Invite),
     /// Tell what this relay limits, keeps and can see.
     Terms(Home),
     /// Tell the running relay to open no new channels and to end once the others have.
@@ -44,6 +52,32 @@ struct Init {
     /// Directory to make; an existing config.toml is not overwritten.
     #[arg(long, value_name = "DIR")]
     home: PathBuf,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The ticket is no secret: only its device can use it, and pass it on to the other devices of its mesh.
+The relay renews it for as long as its name does not stand in service.admission.withdrawn."
+)]
+struct Invite {
+    /// The device: its id, as `mesh relay ls` shows it there.
+    device: DeviceId,
+
+    /// Directory of the identity.
+    #[arg(long, value_name = "DIR")]
+    home: PathBuf,
+
+    /// For how long the ticket holds when it is not shown.
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=30))]
+    days: u32,
+
+    /// For this device alone, and not for others of its mesh.
+    #[arg(long)]
+    alone: bool,
 
     /// Print JSON.
     #[arg(long)]
@@ -109,6 +143,7 @@ async fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Run(run) => start(run).await,
         Command::Init(init) => make(&init),
+        Command::Invite(asked) => invite(&asked),
         Command::Probe(probe) => look(&probe).await,
         Command::Terms(terms) => show_terms(&terms),
         Command::Drain(drain) => ask_to_drain(&drain).await,
@@ -141,6 +176,25 @@ fn make(init: &Init) -> Ended {
     println!("  3. on another host, with your public address in place of 192.0.2.1:");
     println!("     {name} probe {address}");
     println!("People add that same address to reach you.");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn invite(asked: &Invite) -> Ended {
+    let identity = Identity::load(&asked.home)?.ok_or("there is no identity yet; make one with `mesh-relay init`")?;
+    let key = DeviceKey::from_bytes(identity.device_secret());
+    let (ticket, name) = admission::invite(&key, asked.device, asked.days, !asked.alone, &mut entropy())?;
+    let ticket = to_text(&ticket);
+    if asked.json {
+        println!("{}", json!({"ticket": ticket, "name": name.to_string()}));
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("Its owner adds this relay with its address, and this ticket behind it:");
+    println!("  mesh relay add ADDRESS --ticket {ticket}");
+    println!("To take the ticket back, add its name {name} to service.admission.withdrawn and start the relay anew.");
+    let settings = program::settings::<RelaySettings>(&asked.home)?;
+    if settings.admission.mode == Mode::Open {
+        println!("Now everybody is carried for, with a ticket or without: service.admission.mode is \"open\".");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

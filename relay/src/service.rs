@@ -19,6 +19,7 @@ use meshwork_host::{
 };
 use meshwork_protocol::{
     id::DeviceId,
+    key::DeviceKey,
     limits,
     splice::{self, Refusal, Token, VERSION},
     wire,
@@ -32,7 +33,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::data::{DataConfig, DataHandle, DataPort};
+use crate::{
+    admission::{AdmissionSettings, Door},
+    data::{DataConfig, DataHandle, DataPort},
+};
 
 /// Requests for channels that are answered at one time.
 const REQUESTS: usize = 256;
@@ -57,6 +61,8 @@ pub struct RelaySettings {
     pub circuit_bytes: u64,
     /// The data port.
     pub data: DataSettings,
+    /// Whom it carries for.
+    pub admission: AdmissionSettings,
 }
 
 /// The section `[service.data]`.
@@ -95,6 +101,7 @@ impl Default for RelaySettings {
             circuit_seconds: limits.circuit_time.as_secs(),
             circuit_bytes: limits.circuit_bytes,
             data: DataSettings::default(),
+            admission: AdmissionSettings::default(),
         }
     }
 }
@@ -149,9 +156,15 @@ impl DataSettings {
 /// Makes a relay of a server.
 pub async fn set_up(setup: &mut Setup<'_, RelaySettings>) -> Result<(), TaskError> {
     setup.network.relay = Some(setup.service.limits(std::mem::take(&mut setup.public)));
+    let door = Door::new(DeviceKey::from_bytes(&setup.network.device_secret), &setup.service.admission)?;
+    setup.network.admits = Some(door.admits());
+    setup.network.relay_protocols = vec![wire::ADMISSION];
     let terms = TERMS.to_json(&setup.service);
     setup.routes = std::mem::take(&mut setup.routes).route("/terms", get(async move || Json(terms)));
-    let Some(listen) = setup.service.data.listen else { return Ok(()) };
+    let Some(listen) = setup.service.data.listen else {
+        setup.on_stream = Some(on_stream(door, None));
+        return Ok(());
+    };
     let bound = DataPort::bind(setup.service.data.config(listen)).await;
     let port = bound.map_err(|error| format!("data port {listen}: {error}"))?;
     tracing::info!(address = %port.address()?, "data port");
@@ -160,8 +173,8 @@ pub async fn set_up(setup: &mut Setup<'_, RelaySettings>) -> Result<(), TaskErro
     setup.routes = std::mem::take(&mut setup.routes)
         .route("/metrics", get(async move || ([("content-type", "text/plain; version=0.0.4")], metrics.metrics())))
         .route("/drain", post(async move || drain.drain()));
-    setup.network.relay_protocols = vec![wire::SPLICE];
-    setup.on_stream = Some(on_stream(handle.clone()));
+    setup.network.relay_protocols.push(wire::SPLICE);
+    setup.on_stream = Some(on_stream(door, Some(handle.clone())));
     let health = setup.health.clone();
     setup.supervisor.spawn("drain", drain_on_signal(handle.clone(), stop.clone()));
     let unready = handle.clone();
@@ -178,25 +191,34 @@ pub async fn set_up(setup: &mut Setup<'_, RelaySettings>) -> Result<(), TaskErro
     Ok(())
 }
 
-/// Answers devices that ask for channels, a bounded number at one time: one more is told nothing and asks again.
-fn on_stream(data: DataHandle) -> OnStream {
+/// Answers devices that show tickets or ask for channels, a bounded number at one time: one more is told nothing and asks
+/// again.
+fn on_stream(door: Door, data: Option<DataHandle>) -> OnStream {
     let places = Arc::new(Semaphore::new(REQUESTS));
-    Box::new(move |Incoming { device, stream, .. }| {
+    Box::new(move |Incoming { device, protocol, stream, .. }| {
         let Ok(place) = places.clone().try_acquire_owned() else { return };
-        let data = data.clone();
+        let (door, data) = (door.clone(), data.clone());
         tokio::spawn(async move {
-            if let Ok(Err(error)) = timeout(limits::SPLICE_PREAMBLE, grant(stream, device, data)).await {
-                tracing::debug!(%device, %error, "a request for a channel broke off");
+            let answered = async {
+                match data.filter(|_| protocol == wire::SPLICE) {
+                    Some(data) => grant(stream, device, &door, data).await,
+                    None => door.answer(stream, device).await,
+                }
+            };
+            if let Ok(Err(error)) = timeout(limits::SPLICE_PREAMBLE, answered).await {
+                tracing::debug!(%device, protocol, %error, "a request broke off");
             }
             drop(place);
         });
     })
 }
 
-async fn grant(mut stream: Stream, from: DeviceId, data: DataHandle) -> io::Result<()> {
+async fn grant(mut stream: Stream, from: DeviceId, door: &Door, data: DataHandle) -> io::Result<()> {
     let mut to = [0; 32];
     stream.read_exact(&mut to).await?;
-    stream.write_all(&splice::answer(&data.open(from, DeviceId(to)))).await?;
+    let to = DeviceId(to);
+    let opened = if door.lets(&from) || door.lets(&to) { data.open(from, to) } else { Err(Refusal::NotInvited) };
+    stream.write_all(&splice::answer(&opened)).await?;
     stream.shutdown().await
 }
 

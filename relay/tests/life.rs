@@ -122,4 +122,7 @@ fn mistakes_are_named() {
     std::fs::remove_file(home.path().join("config.toml")).expect("remove");
     let output = command(home.path()).args(["--health", "0.0.0.0:1"]).output().expect("run");
     assert!(String::from_utf8_lossy(&output.stderr).contains("loopback"));
+    std::fs::write(home.path().join("config.toml"), "[service.admission]\nmembers_of = [\"me\"]").expect("write");
+    let output = command(home.path()).output().expect("run");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("members_of: \"me\" is not an id"));
 }

@@ -13,3 +13,4 @@ mod rendezvous;
 mod secrecy;
 mod services;
 mod sharing;
+mod tickets;

@@ -4,6 +4,7 @@
 //! valid: a target that refuses all of its corpus proves nothing. `tests/fuzz.rs` replays the committed corpus and
 //! some thousand mutations of it; `tests/fuzz/` is the libFuzzer program over the same functions.
 
+mod admission;
 pub mod attempt;
 mod capability;
 mod control;
@@ -37,9 +38,10 @@ const fn target(name: &'static str, runs: u64, run: fn(&[u8]) -> bool, seeds: fn
     Target { name, run, seeds, runs }
 }
 
-/// All targets. Together their long runs are ten million executions.
-pub const TARGETS: [Target; 25] = [
+/// All targets. Together their long runs are more than ten million executions.
+pub const TARGETS: [Target; 26] = [
     target("address", 900_000, typed::address, typed::address_seeds),
+    target("admission", 200_000, admission::run, admission::seeds),
     target("bulk_offer", 900_000, frames::bulk_offer, frames::bulk_offer_seeds),
     target("capability", 200_000, capability::run, capability::seeds),
     target("card", 300_000, typed::card, typed::card_seeds),

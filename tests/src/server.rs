@@ -95,6 +95,23 @@ impl Server {
         }
     }
 
+    /// Has it carry for invited devices alone, after its next start; `more` is the rest of the section.
+    pub fn invite_only(&self, more: &str) {
+        let config = self.home().join("config.toml");
+        let text = fs::read_to_string(&config).expect("its settings");
+        let (before, _) = text.split_once("[service.admission]").expect("the section on admission");
+        let section = format!("{before}[service.admission]\nmode = \"invited\"\n{more}\n");
+        fs::write(config, section).expect("its settings are written");
+    }
+
+    /// A ticket for a device, and the name by which it is withdrawn.
+    pub fn invite(&self, device: &str) -> (String, String) {
+        let made = self.command().args(["invite", device, "--json", "--home"]).arg(self.home()).output();
+        let made: Value = serde_json::from_slice(&made.expect("it runs").stdout).expect("a ticket");
+        let word = |key: &str| made[key].as_str().expect("a word").to_owned();
+        (word("ticket"), word("name"))
+    }
+
     fn home(&self) -> PathBuf {
         self.place.path().join("home")
     }

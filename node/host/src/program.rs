@@ -86,6 +86,8 @@ pub struct Setup<'a, S> {
 
 /// A stream that a device opened to a server.
 pub struct Incoming {
+    /// What for.
+    pub protocol: &'static str,
     /// Who, proven by its key.
     pub device: DeviceId,
     /// Where it comes from.
@@ -259,7 +261,7 @@ async fn follow(
         tokio::select! {
             event = events.recv() => match event {
                 Some(NetworkEvent::Stream { device, from, protocol, stream }) => match &mut on_stream {
-                    Some(take) => take(Incoming { device, from, stream }),
+                    Some(take) => take(Incoming { protocol, device, from, stream }),
                     None => tracing::debug!(%device, protocol, "stream refused"),
                 },
                 Some(event) => note(event, &handle, &health),
@@ -284,7 +286,7 @@ fn note(event: NetworkEvent, handle: &NetworkHandle, health: &Health) {
         NetworkEvent::PathChanged { device, path } => tracing::debug!(%device, %path, "peer is reached another way"),
         NetworkEvent::PeerDown { device, reason } => tracing::debug!(%device, ?reason, "peer is down"),
         NetworkEvent::Refused { device, address, reason } => tracing::debug!(?device, address, reason, "refused"),
-        NetworkEvent::Stream { .. } | NetworkEvent::Discovered { .. } => {}
+        NetworkEvent::Stream { .. } | NetworkEvent::Discovered { .. } | NetworkEvent::RelayUp { .. } => {}
     }
 }
 

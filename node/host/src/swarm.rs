@@ -75,7 +75,12 @@ pub struct NetworkConfig {
     pub everyone: bool,
     /// What this node gives to others as a relay, if it is one.
     pub relay: Option<RelayLimits>,
+    /// Whom others may reach through this relay; without it everybody.
+    pub admits: Option<Admits>,
 }
+
+/// Says whether a relay carries for a device.
+pub type Admits = Box<dyn Fn(&DeviceId) -> bool + Send>;
 
 /// What a relay gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +136,7 @@ impl NetworkConfig {
             pairing_time: Duration::from_secs(30),
             everyone: false,
             relay: None,
+            admits: None,
         }
     }
 }
@@ -252,6 +258,11 @@ pub enum NetworkEvent {
         device: DeviceId,
         /// Why.
         reason: DownReason,
+    },
+    /// A relay of this node is connected and has told its addresses.
+    RelayUp {
+        /// The relay, proven by its key.
+        relay: DeviceId,
     },
     /// A device opened a stream. Dropping it resets it.
     Stream {
@@ -377,6 +388,7 @@ enum Command {
     ClosePairing,
     SetMdns(bool),
     SetRelays(Vec<(DeviceId, Vec<Address>)>),
+    Reserve(DeviceId),
     Disconnect(DeviceId),
     Snapshot(Reply<NetworkSnapshot>),
     Shutdown(Reply<()>),
@@ -389,11 +401,11 @@ impl Network {
     /// Starts the swarm task on the current tokio runtime. Nobody is allowed to connect yet.
     ///
     /// When the handle and all its clones are dropped, the network shuts down.
-    pub fn start(config: NetworkConfig) -> Result<(NetworkHandle, mpsc::Receiver<NetworkEvent>), StartError> {
+    pub fn start(mut config: NetworkConfig) -> Result<(NetworkHandle, mpsc::Receiver<NetworkEvent>), StartError> {
         let mut secret = config.device_secret.clone();
         let keypair = Keypair::ed25519_from_bytes(secret.as_mut_slice()).map_err(|_| StartError::Key)?;
         let device = crate::address::device_of(&keypair.public().to_peer_id()).ok_or(StartError::Key)?;
-        let mut swarm = behaviour::build(&config, keypair)?;
+        let mut swarm = behaviour::build(&mut config, keypair)?;
         listen::listen(&mut swarm, &config.listen)?;
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (events, receiver) = mpsc::channel(EVENTS);
@@ -485,6 +497,11 @@ impl NetworkHandle {
     /// each loss, with waits from half a second to 30 s.
     pub async fn set_known(&self, device: DeviceId, addresses: Vec<Address>) -> Result<(), Stopped> {
         self.tell(Command::SetKnown(device, addresses)).await
+    }
+
+    /// Asks a relay of this node, if it is connected, for a place at once: it may give one now.
+    pub async fn reserve(&self, relay: DeviceId) -> Result<(), Stopped> {
+        self.tell(Command::Reserve(relay)).await
     }
 
     /// Lets up to four unknown devices connect until then, each for `pairing_time` and pairing only.

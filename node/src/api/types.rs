@@ -118,7 +118,18 @@ pub struct Finding {
     pub advice: Option<String>,
 }
 
-/// The body of `POST /v1/relays` and of `POST /v1/bootstraps`.
+/// The body of `POST /v1/relays`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayAdd {
+    /// The line that its operator gives.
+    pub address: String,
+    /// The ticket that its operator made for a device of this mesh, where it takes nobody without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+}
+
+/// The body of `POST /v1/bootstraps`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerAdd {

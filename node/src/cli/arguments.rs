@@ -439,6 +439,9 @@ pub(super) enum Relay {
         /// The line that its operator gives
         #[arg(value_name = "ADDRESS")]
         address: String,
+        /// The ticket that its operator made for a device of this mesh, where the relay takes nobody without
+        #[arg(long, value_name = "TICKET")]
+        ticket: Option<String>,
     },
     /// List the relays of the mesh, and how they stand
     #[command(after_help = "Example:\n  mesh relay ls")]

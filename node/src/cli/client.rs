@@ -23,8 +23,8 @@ use crate::api::types::{
     Accept, Adopt, Adopted, Bootstrap, Cap, Card, CardName, Contact, ContactAdd, Device, DeviceRemove, DeviceRole,
     Done, Event, Finding, Folder, FolderAdd, FolderGet, FolderStatus, Join, JoinResult, LetGo, LogEntry, Member,
     Missing, PairConfirm, PairOpen, PairPoll, PairingOffer, Ping, Problem, Quarantined, RecoveryConfirm,
-    RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, Relay, ServerAdd, Service, ServiceGive, ServiceOffer,
-    Share, Shared, Status, Tunnel, TunnelOpen,
+    RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, Relay, RelayAdd, ServerAdd, Service, ServiceGive,
+    ServiceOffer, Share, Shared, Status, Tunnel, TunnelOpen,
 };
 
 /// How long a node may take for an ordinary answer; it hashes no file while a request waits.
@@ -154,8 +154,8 @@ impl Client {
     }
 
     /// `POST /v1/relays`
-    pub async fn relay_add(&self, address: &str) -> Result<Relay, CliError> {
-        self.call(Verb::Post, &["v1", "relays"], &ServerAdd { address: address.to_owned() }, ANSWER_MAX).await
+    pub async fn relay_add(&self, asked: &RelayAdd) -> Result<Relay, CliError> {
+        self.call(Verb::Post, &["v1", "relays"], asked, ANSWER_MAX).await
     }
 
     /// `GET /v1/bootstraps`

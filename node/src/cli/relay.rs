@@ -1,5 +1,7 @@
 //! `mesh relay`: the relays of the mesh.
 
+use crate::api::types::RelayAdd;
+
 use super::{
     Context,
     arguments::Relay,
@@ -9,8 +11,8 @@ use super::{
 
 pub(super) async fn relay(context: &mut Context, command: Relay) -> Result<(), CliError> {
     match command {
-        Relay::Add { address } => {
-            let relay = context.client.relay_add(&address).await?;
+        Relay::Add { address, ticket } => {
+            let relay = context.client.relay_add(&RelayAdd { address, ticket }).await?;
             if context.screen.json {
                 return context.screen.value(&relay);
             }

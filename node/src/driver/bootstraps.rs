@@ -23,7 +23,7 @@ impl Driver {
         match ask {
             Ask::List(reply) => answer(reply, Ok(self.bootstraps())),
             Ask::Add { address, reply } => answer(reply, self.bootstrap_add(&address)),
-            Ask::Remove { bootstrap, reply } => answer(reply, self.server_remove(&BOOTSTRAP, &bootstrap)),
+            Ask::Remove { bootstrap, reply } => answer(reply, self.server_remove(&BOOTSTRAP, &bootstrap).map(drop)),
         }
     }
 

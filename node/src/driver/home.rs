@@ -27,7 +27,7 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{
     Driver, EVENTS, Event, LOOK_AGAIN, Writing, admission::Admission, arrivals::Arrivals, bulk::Bulk, folders::Folders,
     node::Node, pairing::Pairing, peers::Peers, rendezvous::Rendezvous, restore::Restoring, rows, services::Services,
-    tunnels::Ports,
+    tickets::Shown, tunnels::Ports,
 };
 use crate::{
     daemon::{NodeConfig, StartError},
@@ -174,6 +174,7 @@ pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
         known: KnownAddresses::load(&home),
         rendezvous,
         admission,
+        tickets: Shown::default(),
         listening: Vec::new(),
         serve_slots: ServeSlots::default(),
         bulk,
@@ -300,7 +301,7 @@ async fn start_network(
         network.protocols = vec![wire::CONTROL, wire::CHUNKS, wire::TUNNEL, wire::PING];
         network.pairing_protocols = vec![wire::PAIR];
         network.guest_protocols = vec![wire::RESTORE];
-        network.relay_protocols = vec![wire::SPLICE, wire::RENDEZVOUS];
+        network.relay_protocols = vec![wire::SPLICE, wire::ADMISSION, wire::RENDEZVOUS];
         network.pairing_time = limits::PAIR_LIFE;
         network.listen = listen;
         network

@@ -15,8 +15,8 @@ use crate::{
     api::types::{
         Accept, Adopt, Adopted, Bootstrap, Cap, Card, Contact, ContactAdd, Device, Finding, Folder, FolderAdd,
         FolderStatus, Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Ping, Quarantined,
-        RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Service, ServiceGive,
-        ServiceOffer, Shared, Status, Tunnel, TunnelOpen,
+        RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, RelayAdd, Service,
+        ServiceGive, ServiceOffer, Shared, Status, Tunnel, TunnelOpen,
     },
     resource::{
         NodeControl, ResourceError,
@@ -143,8 +143,8 @@ impl NodeControl for Node {
         self.ask(|reply| Command::Relays(relays::Ask::List(reply))).await
     }
 
-    async fn relay_add(&self, address: String) -> Result<Relay, ResourceError> {
-        self.ask(|reply| Command::Relays(relays::Ask::Add { address, reply })).await
+    async fn relay_add(&self, RelayAdd { address, ticket }: RelayAdd) -> Result<Relay, ResourceError> {
+        self.ask(|reply| Command::Relays(relays::Ask::Add { address, ticket, reply })).await
     }
 
     async fn relay_remove(&self, relay: String) -> Result<(), ResourceError> {

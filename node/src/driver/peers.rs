@@ -346,6 +346,7 @@ impl Driver {
         self.admission.allow(Acquaintances { peers, guests, relays, known });
         self.open_missing_controls();
         self.seek_at_bootstraps();
+        self.tend_tickets();
         self.judge_tunnels();
         self.forget_replaced_root();
     }

@@ -76,8 +76,8 @@ impl Driver {
         Ok((server, addresses))
     }
 
-    /// Takes out the server whose id begins so.
-    pub(super) fn server_remove(&mut self, kind: &Kind, text: &str) -> Result<(), ResourceError> {
+    /// Takes out the server whose id begins so, and gives its id.
+    pub(super) fn server_remove(&mut self, kind: &Kind, text: &str) -> Result<DeviceId, ResourceError> {
         let servers = self.servers(kind);
         let mut found = servers.keys().filter(|server| server.to_string().starts_with(text) && !text.is_empty());
         let (Some(server), None) = (found.next(), found.next()) else {
@@ -86,7 +86,9 @@ impl Driver {
                 format!("Take its id from `mesh {} ls`.", kind.name),
             ));
         };
-        self.ask_replica(|replica, rng| replica.put_setting(rng, &setting(kind, *server), None)).map_err(internal)
+        let server = *server;
+        self.ask_replica(|replica, rng| replica.put_setting(rng, &setting(kind, server), None)).map_err(internal)?;
+        Ok(server)
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 use crate::api::types::{
     Accept, Adopt, Adopted, AdoptedFile, Bootstrap, Cap, Card, Contact, ContactAdd, Device, Finding, Folder, FolderAdd,
     FolderState, FolderStatus, Join, JoinResult, LogEntry, Member, Missing, PairEvent, PairingOffer, Ping, Quarantined,
-    RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, Service, ServiceGive,
+    RecoveryPhrase, RecoveryRestore, RecoveryRotate, RecoveryUse, RecoveryWord, Relay, RelayAdd, Service, ServiceGive,
     ServiceGrant, ServiceOffer, Shared, Status, Tunnel, TunnelOpen,
 };
 
@@ -233,8 +233,8 @@ impl NodeControl for FakeNode {
         Ok(vec![relay("/ip4/192.0.2.7/tcp/4001/p2p/12D3Koo")])
     }
 
-    async fn relay_add(&self, address: String) -> Result<Relay, ResourceError> {
-        Ok(relay(&address))
+    async fn relay_add(&self, asked: RelayAdd) -> Result<Relay, ResourceError> {
+        Ok(relay(&asked.address))
     }
 
     async fn relay_remove(&self, relay: String) -> Result<(), ResourceError> {

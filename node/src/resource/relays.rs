@@ -3,14 +3,14 @@
 use meshwork_protocol::resource::{Request, Response, Verb};
 
 use super::{NodeControl, ResourceError, answer, body, done, wrong_verb};
-use crate::api::types::ServerAdd;
+use crate::api::types::RelayAdd;
 
 pub(super) async fn relays<N: NodeControl>(node: &N, request: &Request) -> Result<Response, ResourceError> {
     match request.verb() {
         Verb::Get => Ok(answer(200, &node.relays().await?)),
         Verb::Post => {
-            let ServerAdd { address } = body(request)?;
-            Ok(answer(201, &node.relay_add(address).await?))
+            let asked: RelayAdd = body(request)?;
+            Ok(answer(201, &node.relay_add(asked).await?))
         }
         _ => Err(wrong_verb(request)),
     }

@@ -3,7 +3,7 @@
 use std::{io, num::NonZeroU32, time::Duration};
 
 use libp2p::{
-    PeerId, StreamProtocol, Swarm, Transport,
+    Multiaddr, PeerId, StreamProtocol, Swarm, Transport,
     connection_limits::{self, ConnectionLimits},
     core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
     dcutr,
@@ -15,8 +15,10 @@ use libp2p::{
     tcp, upnp, yamux,
 };
 
+use crate::address::device_of;
+
 use super::{
-    NetworkConfig, RelayLimits, StartError,
+    Admits, NetworkConfig, RelayLimits, StartError,
     gate::{Class, Gate},
     streams::{Spoken, Streams},
 };
@@ -89,7 +91,7 @@ pub(crate) struct Behaviour {
 }
 
 /// Builds the swarm of a node.
-pub(crate) fn build(config: &NetworkConfig, keypair: Keypair) -> Result<Swarm<Behaviour>, StartError> {
+pub(crate) fn build(config: &mut NetworkConfig, keypair: Keypair) -> Result<Swarm<Behaviour>, StartError> {
     let peer = keypair.public().to_peer_id();
     let (circuits, relayed) = relay::client::new(peer);
     let transport = transport(&keypair, circuits).map_err(StartError::Transport)?;
@@ -99,7 +101,7 @@ pub(crate) fn build(config: &NetworkConfig, keypair: Keypair) -> Result<Swarm<Be
 }
 
 fn behaviour(
-    config: &NetworkConfig,
+    config: &mut NetworkConfig,
     keypair: &Keypair,
     relayed: relay::client::Behaviour,
 ) -> Result<Behaviour, StartError> {
@@ -130,6 +132,7 @@ fn behaviour(
         .with_push_listen_addr_updates(true)
         .with_cache_size(0)
         .with_hide_listen_addrs(config.everyone);
+    let admits = config.admits.take();
     Ok(Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         streams: Streams::new(Gate::new(config.everyone), spoken, config.accept_queue),
@@ -137,14 +140,15 @@ fn behaviour(
         mdns: if config.mdns { discovery(peer) } else { None.into() },
         relayed,
         upgrade: dcutr::Behaviour::new(peer),
-        serving: config.relay.as_ref().map(|limits| relay::Behaviour::new(peer, serving(limits))).into(),
+        serving: config.relay.as_ref().map(|limits| relay::Behaviour::new(peer, serving(limits, admits))).into(),
         // It looks for a router as soon as it is there, so not before this node listens behind one.
         forwarding: None.into(),
     })
 }
 
-fn serving(limits: &RelayLimits) -> relay::Config {
-    relay::Config {
+/// Who has a place is reached by everybody, so that admission is for places alone.
+fn serving(limits: &RelayLimits, admits: Option<Admits>) -> relay::Config {
+    let mut config = relay::Config {
         max_reservations: limits.reservations,
         max_reservations_per_peer: limits.reservations_per_device,
         reservation_duration: limits.reservation_time,
@@ -158,7 +162,12 @@ fn serving(limits: &RelayLimits) -> relay::Config {
     .reservation_rate_per_peer(RELAY_RATE_DEVICE, RELAY_RATE_TIME)
     .reservation_rate_per_ip(RELAY_RATE_IP, RELAY_RATE_TIME)
     .circuit_src_per_peer(RELAY_RATE_DEVICE, RELAY_RATE_TIME)
-    .circuit_src_per_ip(RELAY_RATE_IP, RELAY_RATE_TIME)
+    .circuit_src_per_ip(RELAY_RATE_IP, RELAY_RATE_TIME);
+    if let Some(admits) = admits {
+        let admits = move |peer: PeerId, _: &Multiaddr, _| device_of(&peer).is_some_and(|device| admits(&device));
+        config.reservation_rate_limiters.push(Box::new(admits));
+    }
+    config
 }
 
 /// Discovery on the local network. Without it a node still works, so a host that refuses multicast is

@@ -233,10 +233,21 @@ impl Relays {
         }
     }
 
-    /// A relay has told how it sees this node: from now on a device that calls through it can be told, too.
-    pub(crate) fn identified(&mut self, swarm: &mut Swarm<Behaviour>, peer: &PeerId, now: Instant) {
-        if let Some(relay) = self.by_peer(peer).filter(|relay| relay.reserving.is_none() && relay.next <= now) {
+    /// A relay has told how it sees this node: from now on a device that calls through it can be told, too. Gives the
+    /// relay if it is one of the list.
+    pub(crate) fn identified(&mut self, swarm: &mut Swarm<Behaviour>, peer: &PeerId, now: Instant) -> Option<DeviceId> {
+        let relay = self.by_peer(peer)?;
+        if relay.reserving.is_none() && relay.next <= now {
             reserve(swarm, relay, now);
+        }
+        Some(relay.device)
+    }
+
+    /// Asks a relay for a place at once, whatever it said before.
+    pub(crate) fn reserve(&mut self, swarm: &mut Swarm<Behaviour>, device: DeviceId, now: Instant) {
+        if let Some(relay) = self.list.iter_mut().find(|relay| relay.device == device) {
+            (relay.failures, relay.next) = (0, relay.next.min(now));
+            self.tick(swarm, now);
         }
     }
 

@@ -222,6 +222,7 @@ impl Router {
                 let gone = self.relays.set(swarm, list, now);
                 gone.into_iter().for_each(|address| self.unreachable(address));
             }
+            Command::Reserve(relay) => self.relays.reserve(swarm, relay, now),
             Command::Disconnect(device) => {
                 if let Some(peer) = peer_of(&device) {
                     self.redial.pause(&peer);

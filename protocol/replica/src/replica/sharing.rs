@@ -40,10 +40,20 @@ impl Replica {
         name: &str,
         value: Option<Vec<u8>>,
     ) -> Result<Vec<Output>, AuthorError> {
-        let edit = match value {
-            Some(value) => Edit::new().put_setting(name, value),
-            None => Edit::new().remove_setting(name),
+        self.put_settings(rng, vec![(name.to_owned(), value)])
+    }
+
+    /// The same of several at once.
+    pub fn put_settings(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        settings: Vec<(String, Option<Vec<u8>>)>,
+    ) -> Result<Vec<Output>, AuthorError> {
+        let put = |edit: Edit, (name, value): (String, Option<Vec<u8>>)| match value {
+            Some(value) => edit.put_setting(&name, value),
+            None => edit.remove_setting(&name),
         };
+        let edit = settings.into_iter().fold(Edit::new(), put);
         let mut out = Vec::new();
         self.edit_graph(rng, edit, &mut out)?;
         self.audience_changed(&mut out);

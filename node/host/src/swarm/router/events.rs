@@ -94,7 +94,9 @@ impl Router {
                     swarm.behaviour_mut().streams.close(peer_id, connection_id);
                 } else if swarm.behaviour().streams.gate.is_relay(&peer_id) {
                     self.seen(swarm, &info.observed_addr);
-                    self.relays.identified(swarm, &peer_id, now);
+                    if let Some(relay) = self.relays.identified(swarm, &peer_id, now) {
+                        self.outbox.push(NetworkEvent::RelayUp { relay });
+                    }
                 } else if swarm.behaviour().streams.gate.is_allowed(&peer_id) {
                     self.told(peer_id, &info.listen_addrs, now);
                 }
