@@ -497,7 +497,7 @@ impl Disk {
                 let outcomes = outcome.unwrap_or_default();
                 let done = |number: usize| matches!(outcomes.get(number), Some(Stepped::Done(_)));
                 let left = steps.iter().enumerate().filter(|(number, _)| !done(*number)).map(|(_, step)| step);
-                self.bring_back(elsewhere(left, tries), tries + 1, out);
+                self.bring_back(elsewhere(&left.collect::<Vec<_>>(), tries), tries + 1, out);
                 self.look_everywhere();
             }
             other => self.job = other,

@@ -61,10 +61,12 @@ pub fn is_aside(path: &Path) -> bool {
 }
 
 /// Steps that give directories which could not be brought back from where they stand aside another name,
-/// in the root. `tries` names were taken.
-pub fn elsewhere<'s>(left: impl Iterator<Item = &'s Step>, tries: usize) -> Vec<Step> {
+/// in the root. `tries` names were taken. Of the steps that are `left` some were to take a directory there first, from the
+/// place that the plan had brought it to: one that they did not find is not aside, but wherever its user has it.
+pub fn elsewhere(left: &[&Step], tries: usize) -> Vec<Step> {
+    let stands = |aside: &Path| !left.iter().any(|step| matches!(step, Step::Move { to, .. } if to == aside));
     let step = |step: &Step| match step {
-        Step::Move { from, expect: Expect::Dir(identity), .. } if is_aside(from) => {
+        Step::Move { from, expect: Expect::Dir(identity), .. } if is_aside(from) && stands(from) => {
             let number = if tries == 0 { String::new() } else { format!(" {}", tries + 1) };
             let name = format!("Recovered {:08x}{number}", identity.inode as u32);
             let to = Name::new(name.as_bytes()).into_iter().collect();
@@ -72,7 +74,7 @@ pub fn elsewhere<'s>(left: impl Iterator<Item = &'s Step>, tries: usize) -> Vec<
         }
         _ => None,
     };
-    left.filter_map(step).collect()
+    left.iter().copied().filter_map(step).collect()
 }
 
 /// What a finished step is to people.

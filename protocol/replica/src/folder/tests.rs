@@ -213,6 +213,32 @@ fn a_name_is_taken_only_from_what_has_another() {
     assert!(!batch.may_do(1, &[Stepped::Changed]));
 }
 
+/// Case: two directories had stood aside when a plan was cut short. The user had already removed one from its new place.
+#[test]
+fn only_what_stands_aside_is_brought_back() {
+    let dir = |seq: u64, text: &str, id: u8| operation(seq, DirId::ROOT, text, Value::Dir(vec![DirId([id; 16])]));
+    let mut scene = Scene::new(&[dir(1, "d", 7), dir(2, "f", 8)]);
+    let (d, f) = (identity(DirId([7; 16])), identity(DirId([8; 16])));
+    scene.holds(&[], identity(DirId::ROOT), &[("d", Seen::Dir(d)), ("f", Seen::Dir(f))]);
+    scene.holds(&path("d"), d, &[]);
+    scene.holds(&path("f"), f, &[]);
+    scene.tell(Input::DirtyEverywhere);
+    scene.arrives(&dir(9, "d", 9), &[1]);
+    scene.arrives(&dir(10, "e", 7), &[]);
+    scene.arrives(&dir(11, "f", 10), &[2]);
+    scene.arrives(&dir(12, "g", 8), &[]);
+    let batch = scene.tell(Input::Tick).0.expect("a plan");
+    let cut_short = |step: &Step| matches!(step, Step::Move { to, .. } if *to == path("g"));
+    let outcome = |step: &Step| if cut_short(step) { Stepped::Changed } else { Stepped::Done(None) };
+    let (placed, ..) = scene.tell(Input::Placed(Ok(batch.steps.iter().map(outcome).collect())));
+    let back = placed.expect("steps back").steps;
+    assert_eq!(back.len(), 3, "{back:?}");
+    let (placed, ..) = scene.tell(Input::Placed(Ok(vec![Stepped::Changed; 3])));
+    let steps = placed.expect("a step").steps;
+    let [Step::Move { expect: Expect::Dir(identity), .. }] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!(*identity, f);
+}
+
 /// Case: somebody else has written what is here already, and the user has just removed it. He has not removed what the
 /// other one wrote.
 #[test]
