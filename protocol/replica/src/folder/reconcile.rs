@@ -19,7 +19,7 @@ use super::{
     observed::{Batch, Expect, Fingerprint, Path, Seen, Step, Stepped},
     places::Places,
     scan::joined,
-    steps::is_aside,
+    steps::{concerns_directory, is_aside},
 };
 use crate::feed::{Dot, Entry, FeedMap, FileValue, Key, Name, NodeId, Operation};
 
@@ -337,7 +337,12 @@ impl Plan {
         let number = self.batch.steps.len();
         let needed = change.displaced.iter().find_map(|operation| self.shown_by.get(&operation.dot));
         self.batch.needs.extend(needed.map(|needed| (number, *needed)));
-        self.shown_by.extend(change.placed.iter().map(|operation| (operation.dot, number)));
+        // An own file that is equal may have been moved to the name of a version that loses another one: what a move comes to
+        // only a look tells, but that version goes only once it is there.
+        let is_move = matches!(&step, Step::Move { .. } | Step::Exchange { .. }) && !concerns_directory(&step);
+        let moved: Vec<Change> = slots.iter().filter(|_| is_move).map(|slot| Change::of(slot)).collect();
+        let placed = change.placed.iter().chain(moved.iter().flat_map(|change| &change.placed));
+        self.shown_by.extend(placed.map(|operation| (operation.dot, number)));
         self.changes.push(change);
         self.batch.steps.push(step);
         self.serves.push(slots.iter().flat_map(|slot| slot.keys()).collect());

@@ -213,6 +213,27 @@ fn a_name_is_taken_only_from_what_has_another() {
     assert!(!batch.may_do(1, &[Stepped::Changed]));
 }
 
+/// The new name of such a version may be taken by an own file that is equal and has lost its own: then it must have come
+/// there.
+#[test]
+fn a_name_is_taken_only_when_an_equal_file_has_come_to_the_other_one() {
+    let (content, winner) = (file(1), file(2));
+    let mut scene =
+        Scene::new(&[operation(1, DirId::ROOT, "a", content.clone()), operation(2, DirId::ROOT, "b", content.clone())]);
+    scene.shows(&[("a", 11, 1), ("b", 12, 1)]);
+    scene.tell(look(&[""]));
+    scene.arrives(&operation(8, DirId::ROOT, "b", Value::Tombstone), &[2]);
+    scene.arrives(&operation(9, DirId::ROOT, "a", winner.clone()), &[]);
+    let (placed, ..) = scene.tell(Input::Arrived(winner.file().unwrap().content));
+    let batch = placed.expect("a plan");
+    let [Step::Move { to, .. }, Step::PutFile { expect: Expect::File(_), .. }] = &batch.steps[..] else {
+        panic!("{batch:?}")
+    };
+    assert_eq!(*to, path("a (conflict 01010101)"));
+    assert!(batch.may_do(1, &[Stepped::Done(None)]));
+    assert!(!batch.may_do(1, &[Stepped::Changed]));
+}
+
 /// Case: two directories had stood aside when a plan was cut short. The user had already removed one from its new place.
 #[test]
 fn only_what_stands_aside_is_brought_back() {
