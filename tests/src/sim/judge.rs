@@ -12,7 +12,10 @@
 //! it is in quarantine; all that the device closed and did not record in such a way is current like what others closed.
 //!
 //! Of a malicious device that was removed nothing counts past the place that its removal names, but what a record
-//! that counts builds on; and nothing that peers send grows beyond the limits.
+//! that counts builds on; and nothing that peers send grows beyond the limits. A device that had not heard of the removal
+//! may have taken a content off its disk for a record of the malicious one, and built on that. Where its home is put back to
+//! what it was before that content was recorded, neither the one nor the other is known any more: then it is excused, unless
+//! anybody else has heard of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -123,7 +126,8 @@ fn ledger(world: &World) -> Option<String> {
     let left = |content: &ContentId| world.is_of_apart(content) || outside.contains(&Thing::File(*content));
     let (removed, cut_off) = (removed_by_right(world), cut_off(world));
     let excused = |content: &ContentId| {
-        world.given_up.contains(content) || left(content) || removed.contains(content) || cut_off.contains(content)
+        let is_known = world.given_up.contains(content) || left(content) || removed.contains(content);
+        is_known || cut_off.contains(content) || is_forgotten(world, content)
     };
     let lost = world.closed.iter().find(|(content, _)| !excused(content) && !current.contains(content));
     lost.map(|(_, bytes)| format!("lost: {:?}", String::from_utf8_lossy(bytes)))
@@ -221,6 +225,17 @@ fn removed_by_right(world: &World) -> BTreeSet<ContentId> {
     let counting = counting(world);
     let kills = world.malice.iter().flat_map(|malice| &malice.kills);
     kills.filter(|(record, _)| counts(world, &counting, record)).map(|(_, content)| *content).collect()
+}
+
+/// Whether a content was removed for a record of the malicious device, before a home was put back, and nobody who is judged
+/// holds a record that says it.
+fn is_forgotten(world: &World, content: &ContentId) -> bool {
+    let judged = world.devices.iter().enumerate().filter(|(number, _)| !world.is_apart(*number));
+    let intakes = judged.filter_map(|(_, device)| device.replica.as_ref()?.intake(world.folder));
+    let is_held = |record: &RecordKey| intakes.clone().any(|intake| intake.chains().place_of(record).is_some());
+    let says = |value: &Option<ContentId>| *value == Some(*content);
+    let is_forgotten = world.malice.as_ref().is_some_and(|malice| malice.forgotten.contains(content));
+    is_forgotten && !world.values.iter().any(|(dot, value)| says(value) && is_held(&dot.record))
 }
 
 /// What the first device decided has come about: who is in is in everywhere, all that counts is shown, and nothing else.

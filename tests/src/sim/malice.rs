@@ -74,6 +74,10 @@ pub struct Malice {
     pub lies: BTreeSet<ContentId>,
     /// Contents that its records remove, and where these records are.
     pub kills: Vec<(RecordKey, ContentId)>,
+    /// Those of them that were dead for that on devices when their processes died, by device.
+    pub dead: BTreeMap<usize, BTreeSet<ContentId>>,
+    /// Those that a home had forgotten when it was put back, and that its disk did not show any more.
+    pub forgotten: BTreeSet<ContentId>,
     /// The newest of its records that the device that removed it let stand.
     pub cuts: BTreeSet<RecordId>,
     /// Whether it signed twins.
@@ -100,6 +104,8 @@ impl Malice {
             liar,
             lies: BTreeSet::new(),
             kills: Vec::new(),
+            dead: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
             cuts: BTreeSet::new(),
             forked: false,
         }

@@ -304,6 +304,7 @@ impl World {
         }
         self.counts.add("fault: crash");
         self.end_put(device);
+        self.note_dead(device);
         if matches!(&self.devices[device].job, Some(Job::Place(batch, done)) if done.len() < batch.steps.len() && !done.is_empty())
         {
             self.counts.add("fault: crash while placing");
@@ -344,6 +345,7 @@ impl World {
             self.counts.add("fault: home put back");
             self.put_back.insert(device);
             self.forget_put(device);
+            self.forget_dead(device);
             let entry = &mut self.devices[device];
             entry.log.truncate(backup.log);
             let kept: BTreeMap<(ChainId, u64), Vec<u8>> = entry

@@ -1,7 +1,9 @@
 //! The malicious device among the others: what it sends in place of what its replica would, and to whom.
 
+use std::collections::BTreeSet;
+
 use meshwork_protocol::{
-    id::{ContentId, ObjectId},
+    id::{ContentId, ObjectId, RecordKey},
     object::Verified,
     wire::sync::Frame,
 };
@@ -125,6 +127,25 @@ impl World {
                 self.cut(late, other);
             }
         }
+    }
+
+    /// A process dies: what of the malicious one's removals stands there is known by then.
+    pub(super) fn note_dead(&mut self, device: usize) {
+        let (Some(malice), Some(replica)) = (&mut self.malice, &self.devices[device].replica) else { return };
+        let (Some(folder), Some(intake)) = (replica.folder(self.folder), replica.intake(self.folder)) else { return };
+        let place = |record: &RecordKey| intake.chains().place_of(record);
+        let stands = |record| place(record).is_some_and(|(chain, seq)| seq <= replica.standing(self.folder, &chain));
+        let files = folder.feed().iter().flatten().filter_map(|operation| operation.value.file());
+        let live: BTreeSet<ContentId> = files.map(|file| file.content).collect();
+        let killed = malice.kills.iter().filter(|(record, content)| stands(record) && !live.contains(content));
+        malice.dead.insert(device, killed.map(|(_, content)| *content).collect());
+    }
+
+    /// A home is put back. Of what the malicious one had removed it need know nothing any more, nor of what it had removed.
+    pub(super) fn forget_dead(&mut self, device: usize) {
+        let shown: BTreeSet<ContentId> = self.contents_under(device, &[]).into_iter().collect();
+        let Some(malice) = &mut self.malice else { return };
+        malice.forgotten.extend(malice.dead.remove(&device).unwrap_or_default().difference(&shown));
     }
 
     /// Whether a device sends records that it was asked for.
