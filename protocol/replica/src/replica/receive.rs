@@ -365,9 +365,10 @@ impl Replica {
             let Some((chain, seq)) = chains.shelf(&id) else { continue };
             let bytes = arrival.record.bytes().to_vec();
             if arrival.record.begins_checkpoint() {
-                let device = arrival.record.author();
-                for (gone, by) in chains.retired().filter(|(_, by)| *by == chain) {
-                    entries.push((Stored::Retired { object, chain: gone, device, by }, None));
+                // It may be kept as a branch, where a device has begun the same chain twice.
+                let (device, root) = (arrival.record.author(), arrival.record.chain());
+                for (gone, _) in chains.retired().filter(|(_, by)| *by == root) {
+                    entries.push((Stored::Retired { object, chain: gone, device, by: chain }, None));
                     self.retired.entry(object).or_default().insert(gone);
                 }
             }
