@@ -21,8 +21,12 @@ use crate::feed::{At, Dot, FeedMap, Key, Killed, Listed, Operation, Part, decode
 pub(super) struct Run {
     /// Place of its last record.
     last: u64,
+    /// Its last record: forks change the names of chains.
+    end: RecordKey,
     /// The chains whose place it takes.
     chains: BTreeMap<ChainId, Incarnation>,
+    /// The records of which it lists anything.
+    listed: BTreeSet<RecordKey>,
 }
 
 impl Run {
@@ -108,7 +112,7 @@ impl Object {
     }
 
     /// A record of a checkpoint, to be merged. `applied` tells which of the records that it lists were merged there
-    /// before.
+    /// before. What another checkpoint has left out counts as dead, so that it is dead in whatever order both come.
     pub(super) fn listing(
         &mut self,
         record: &Verified,
@@ -117,7 +121,9 @@ impl Object {
     ) -> Option<Listing> {
         let chains = self.intake.chains();
         let (chain, seq) = chains.place(&record.id())?;
-        let known = part.places.keys().filter(|record| applied(chains, record)).copied().collect();
+        let is_dead = |record: &RecordKey, of: &ChainId| applied(chains, record) || self.is_left_out(record, of);
+        let known = part.places.iter().filter(|(record, (of, _))| is_dead(record, of)).map(|(record, _)| *record);
+        let known = known.collect();
         let elsewhere = self.intake.note_listed(&part.places);
         part.listed.retain(|operation| !elsewhere.contains(&operation.dot.record));
         let at = At { chain, seq, begins: record.begins_checkpoint(), ends: !record.header().more };
@@ -132,6 +138,28 @@ impl Object {
             chains.context_at(by, run.last).is_some_and(|context| context.contains_key(&record.id().key()))
         };
         self.standing_runs().filter(|(_, run)| run.replaces(&root)).any(|(by, run)| !builds_on(by, run))
+    }
+
+    /// Checkpoints that are held, stand and are whole, under whatever name their chains go by now.
+    fn valid_runs(&self) -> impl Iterator<Item = &Run> {
+        let place = |run: &Run| self.intake.chains().place_of(&run.end);
+        self.runs.values().filter(move |run| place(run).is_some_and(|(by, seq)| seq <= self.standing(&by)))
+    }
+
+    /// Whether a checkpoint has taken the place of the chain that a record is or was in, and does not list the record: all
+    /// that it says is dead.
+    fn is_left_out(&self, record: &RecordKey, chain: &ChainId) -> bool {
+        self.valid_runs().any(|run| run.replaces(chain) && !run.listed.contains(record))
+    }
+
+    /// Whether a checkpoint leaves out what another one lists of the same chains, on which it does not build: a device that
+    /// wrote both had forgotten the first.
+    fn contradicts(&self, (by, run): (&ChainId, &Run)) -> bool {
+        let context = self.intake.chains().context_at(by, run.last);
+        let is_below = |other: &Run| context.is_some_and(|context| context.contains_key(&other.end));
+        let shares = |other: &Run| other.chains.keys().any(|chain| run.replaces(chain));
+        let mut others = self.valid_runs().filter(|other| other.end != run.end && shares(other) && !is_below(other));
+        others.any(|other| !other.listed.is_subset(&run.listed))
     }
 
     /// Another copy of this device, or this one before it was restored from a backup, has written a checkpoint that does
@@ -370,9 +398,12 @@ impl Replica {
         let device = self.device.device_id();
         let Some(state) = self.objects.get_mut(&object) else { return };
         let Some(records) = &listed.whole else { return };
-        let (by, run) = (listing.at.chain, Run { last: listing.at.seq, chains: listing.part.chains.clone() });
+        let by = listing.at.chain;
+        let (end, last) = (record.id().key(), listing.at.seq);
+        let run = Run { last, end, chains: listing.part.chains.clone(), listed: records.clone() };
         let chains: BTreeSet<ChainId> = run.chains.keys().copied().collect();
-        if !state.runs.contains_key(&by) && state.intake.chains().has_strays(&chains, (&by, run.last), records) {
+        let has_strays = || state.intake.chains().has_strays(&chains, (&by, run.last), records);
+        if !state.runs.contains_key(&by) && (has_strays() || state.contradicts((&by, &run))) {
             // What it does not know of counts no more, nor does what that had replaced.
             if record.author() == device {
                 state.note_strays(device, &chains, records);

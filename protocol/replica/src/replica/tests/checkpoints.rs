@@ -313,6 +313,43 @@ fn what_the_disk_shows_and_the_own_checkpoint_does_not_know_is_written_again() {
     assert!(scene.links(OTHER).contains("since"));
 }
 
+/// Case: a home is put back twice, and its checkpoints do not know of each other; others have built on both.
+#[test]
+fn what_one_of_two_checkpoints_leaves_out_is_dead_in_whatever_order_both_are_read() {
+    let mut scene = Scene::new();
+    scene.change(ATTACKER, "note", Some("first"));
+    scene.settle();
+    let folder = scene.folder;
+    let mut written = Vec::new();
+    for (node, name) in [(VICTIM, "left"), (OTHER, "right")] {
+        let mut copy = scene.copy_of_attacker();
+        let text = change(name, Some(name), &[]);
+        let record = copy.author_record(&mut scene.rng, folder, RecordKind::Feed, &text, false).unwrap();
+        copy.merge(folder, &record, &mut Vec::new());
+        for output in copy.checkpoint(&mut scene.rng, folder).unwrap() {
+            let Output::Persist { entries, .. } = output else { continue };
+            let records = entries.into_iter().filter_map(|entry| match entry {
+                Stored::Record { bytes, .. } => Some((node, bytes)),
+                _ => None,
+            });
+            written.extend(records);
+        }
+    }
+    assert_eq!(written.len(), 4);
+    for (node, record) in written {
+        scene.give(node, &record);
+    }
+    assert_eq!((scene.names(VICTIM).len(), scene.names(OTHER).len()), (2, 2));
+    scene.settle();
+    scene.assert_same();
+    assert_eq!(scene.names(OTHER), ["note"]);
+    for node in 0..3 {
+        assert!(scene.chains(node).retired().count() > 0, "the records are not held any more");
+        scene.restart(node);
+        scene.assert_same();
+    }
+}
+
 #[test]
 fn who_is_behind_is_told_what_he_need_not_wait_for() {
     let mut scene = Scene::new();

@@ -39,7 +39,7 @@ impl Scene {
         }
     }
 
-    fn give(&mut self, node: usize, record: &[u8]) -> Vec<Event> {
+    pub(super) fn give(&mut self, node: usize, record: &[u8]) -> Vec<Event> {
         let frame = Frame::Records { object: self.folder, records: vec![ByteBuf::from(record)] };
         let peer = self.device(if node == ATTACKER { OTHER } else { ATTACKER });
         self.input(node, Input::Frame { peer, bytes: frame.encode() })
