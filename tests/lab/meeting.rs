@@ -33,6 +33,19 @@ pub(super) struct Meeting {
     edits: u64,
 }
 
+/// A file on its way.
+pub(super) struct Sent {
+    pub(super) begin: Instant,
+    there: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Sent {
+    pub(super) fn has_arrived(&self) -> bool {
+        holds(&self.there, &self.bytes)
+    }
+}
+
 impl Drop for Meeting {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -132,15 +145,20 @@ impl Meeting {
 
     /// One puts a large file into the folder; how long it takes until the other has it.
     pub(super) fn send(&mut self, author: usize) -> Duration {
+        let sent = self.begin_to_send(author, LARGE);
+        wait_for("a large file to arrive", || sent.has_arrived().then_some(()));
+        sent.begin.elapsed()
+    }
+
+    /// One puts a file of this size into the folder.
+    pub(super) fn begin_to_send(&mut self, author: usize, size: usize) -> Sent {
         self.edits += 1;
-        let (name, bytes) = (format!("large-{}", self.edits), noise(self.edits, LARGE));
+        let (name, bytes) = (format!("large-{}", self.edits), noise(self.edits, size));
         let draft = self.folders[author].with_extension("draft");
         fs::write(&draft, &bytes).expect("written");
         let begin = Instant::now();
         fs::rename(&draft, self.folders[author].join(&name)).expect("moved in");
-        let there = self.folders[1 - author].join(&name);
-        wait_for("a large file to arrive", || holds(&there, &bytes).then_some(()));
-        begin.elapsed()
+        Sent { begin, there: self.folders[1 - author].join(&name), bytes }
     }
 
     /// Asks a program on the host of the first through the second, by standard input and output; how long all of it takes.

@@ -21,10 +21,15 @@ const SOON_BACK: Duration = Duration::from_secs(10);
 /// How long a device that is carried about is at one place.
 const STAY: Duration = Duration::from_secs(3);
 
+/// How long an edit may take beside a file that fills the link.
+const BESIDE: Duration = Duration::from_secs(1);
+/// A file that fills a link of 20 Mbit/s for longer than the edits take.
+const FILLING: usize = 32 << 20;
+
 type Situation = fn() -> Outcome;
 
 /// By name; the slow ones are left out unless asked for.
-pub(super) const ALL: [(&str, bool, Situation); 11] = [
+pub(super) const ALL: [(&str, bool, Situation); 13] = [
     ("relay_dies", false, relay_dies),
     ("roaming", false, roaming),
     ("bootstrap_alone", false, bootstrap_alone),
@@ -33,6 +38,8 @@ pub(super) const ALL: [(&str, bool, Situation); 11] = [
     ("twenty_alone", true, twenty_alone),
     ("udp_blocked", false, udp_blocked),
     ("ports_forwarded", false, ports_forwarded),
+    ("saturated_link", false, saturated_link),
+    ("saturated_link_to_a_relay", false, saturated_link_to_a_relay),
     ("relay_only", false, relay_only),
     ("carrier_without_hairpin", false, carrier_without_hairpin),
     ("carrier_with_hairpin", false, carrier_with_hairpin),
@@ -108,6 +115,39 @@ fn ports_forwarded() -> Outcome {
     figure("lab_forwarded_port", begin.elapsed().as_millis(), "ms");
     drop(forwarding);
     Ok(if is_direct(&paths) { Vec::new() } else { vec![format!("they are connected by {paths:?}")] })
+}
+
+/// A file fills a link: whatever else the two have to say to each other arrives all the same.
+fn saturated_link() -> Outcome {
+    saturated("saturated_link", Kind::Linux, true)
+}
+
+fn saturated_link_to_a_relay() -> Outcome {
+    saturated("saturated_link_to_a_relay", Kind::Symmetric, false)
+}
+
+fn saturated(name: &str, kind: Kind, directly: bool) -> Outcome {
+    let mut meeting = met(Meeting::new(kind, kind)?, directly);
+    ["x", "y"].iter().try_for_each(|host| meeting.lab.limit(host, "20mbit"))?;
+    let quiet = meeting.edit(0);
+    let sent = meeting.begin_to_send(0, FILLING);
+    let mut edits = Vec::new();
+    // The first part of the file is not there at once, and the link not full.
+    while edits.len() < 10 || sent.begin.elapsed() < STAY {
+        edits.push(meeting.edit(edits.len() % 2));
+    }
+    if sent.has_arrived() {
+        return Ok(vec!["the file was there before the edits".to_owned()]);
+    }
+    wait_for("the file to arrive", || sent.has_arrived().then_some(()));
+    let taken = sent.begin.elapsed();
+    edits.sort();
+    let most = *edits.last().expect("edits");
+    figure(&format!("lab_{name}_quiet_edit"), quiet.as_millis(), "ms");
+    figure(&format!("lab_{name}_edit_median"), edits[edits.len() / 2].as_millis(), "ms");
+    figure(&format!("lab_{name}_edit_max"), most.as_millis(), "ms");
+    figure(&format!("lab_{name}_rate"), format_args!("{:.2}", FILLING as f64 / 1e6 / taken.as_secs_f64()), "MB/s");
+    Ok(late(&meeting, "an edit beside a file", (most, BESIDE)))
 }
 
 /// Twenty devices that were all switched off find each other by what they have stored, with no server alive.

@@ -173,6 +173,12 @@ impl Lab {
         Ok(forwarding)
     }
 
+    /// What a host sends goes over a link of this rate from now on, with a queue of a tenth of a second.
+    pub fn limit(&self, host: &str, rate: &str) -> io::Result<()> {
+        let words = format!("qdisc replace dev eth0 root tbf rate {rate} burst 16kb latency 100ms");
+        run(inside(&self.namespace(host), "tc").args(words.split(' ')), "")
+    }
+
     /// A host by its name.
     ///
     /// # Panics
