@@ -9,7 +9,7 @@ mod splice;
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
@@ -21,9 +21,10 @@ use meshwork_protocol::{
     limits,
     splice::{ChannelId, Channels, Grant, Joined, PREAMBLE, READY, Refusal, Token, VERSION},
 };
+use rustix::{io::Errno, net::sockopt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{oneshot, watch},
     time::timeout,
 };
@@ -85,10 +86,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1_024;
+
+/// Every IPv6 address is every IPv4 address too, and on a host without IPv6 these alone.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let is_every = address.is_ipv6() && address.ip().is_unspecified();
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if is_every {
+            sockopt::set_ipv6_v6only(&socket, false)?;
+        }
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().or_else(|error: io::Error| {
+        let without = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].map(|errno| Some(errno.raw_os_error()));
+        if !is_every || !without.contains(&error.raw_os_error()) {
+            return Err(error);
+        }
+        listen((Ipv4Addr::UNSPECIFIED, address.port()).into())
+    })
+}
+
 impl DataPort {
     /// Binds, and reads the budget file if there is one.
     pub async fn bind(config: DataConfig) -> io::Result<Self> {
-        let listener = TcpListener::bind(config.listen).await?;
+        let listener = listen(config.listen)?;
         let channels = Channels::new(listener.local_addr()?.port());
         let desk = Desk { channels, parked: BTreeMap::new(), unpaired: BTreeMap::new(), unpaired_total: 0 };
         let shared = Shared {
@@ -120,7 +145,7 @@ impl DataPort {
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, from)) => shared.clone().admit(stream, from.ip(), cut.subscribe()),
+                    Ok((stream, from)) => shared.clone().admit(stream, from.ip().to_canonical(), cut.subscribe()),
                     // The process has no file descriptor to spare; the next one may be freed at any time.
                     Err(error) => {
                         tracing::warn!(%error, "data port cannot accept");

@@ -10,7 +10,7 @@ use meshwork_tests::{
 
 use super::{
     Outcome, matrix,
-    meeting::{Meeting, RELAYS, is_direct, places},
+    meeting::{LARGE, Meeting, RELAYS, is_direct, places},
 };
 
 /// How long devices may take to be together again.
@@ -29,13 +29,14 @@ const FILLING: usize = 32 << 20;
 type Situation = fn() -> Outcome;
 
 /// By name; the slow ones are left out unless asked for.
-pub(super) const ALL: [(&str, bool, Situation); 13] = [
+pub(super) const ALL: [(&str, bool, Situation); 14] = [
     ("relay_dies", false, relay_dies),
     ("roaming", false, roaming),
     ("bootstrap_alone", false, bootstrap_alone),
     ("partition_heals", false, partition_heals),
     ("direct_path_is_cut", true, direct_path_is_cut),
     ("twenty_alone", true, twenty_alone),
+    ("only_v6", false, only_v6),
     ("udp_blocked", false, udp_blocked),
     ("ports_forwarded", false, ports_forwarded),
     ("saturated_link", false, saturated_link),
@@ -115,6 +116,29 @@ fn ports_forwarded() -> Outcome {
     figure("lab_forwarded_port", begin.elapsed().as_millis(), "ms");
     drop(forwarding);
     Ok(if is_direct(&paths) { Vec::new() } else { vec![format!("they are connected by {paths:?}")] })
+}
+
+/// Where there is no IPv4 at all, two devices behind firewalls meet at a relay, and come through directly from there; where
+/// that does not do, files take the relay's data port.
+fn only_v6() -> Outcome {
+    let mut lab = Lab::only_v6()?;
+    lab.add_site("x", Kind::Firewall)?;
+    lab.add_site("y", Kind::Firewall)?;
+    let begin = Instant::now();
+    let mut meeting = met(Meeting::within(lab, 2), true);
+    figure("lab_only_v6_direct", begin.elapsed().as_millis(), "ms");
+    let edit = meeting.edit(1);
+    meeting.lab.partition("x", "y")?;
+    wait_for("the relay to take over", || meeting.paths().filter(|paths| !is_direct(paths)));
+    let before: u64 = meeting.relayed()?.iter().sum();
+    let rate = LARGE as f64 / 1e6 / meeting.send(0).as_secs_f64();
+    let carried = meeting.relayed()?.iter().sum::<u64>() - before;
+    figure("lab_only_v6_relayed_rate", format_args!("{rate:.1}"), "MB/s");
+    let mut missed = late(&meeting, "an edit without IPv4", (edit, SOON_BACK));
+    if carried < 2 * LARGE as u64 {
+        missed.push(format!("the relays carried only {carried} bytes"));
+    }
+    Ok(missed)
 }
 
 /// A file fills a link: whatever else the two have to say to each other arrives all the same.

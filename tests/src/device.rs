@@ -102,7 +102,7 @@ impl Device {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.place.path().join("log")).expect("a log");
         let program = programs().join("mesh");
         let (mut command, listen) = match &self.host {
-            Some(host) => (host.command(program), format!("0.0.0.0:{}", self.port)),
+            Some(host) => (host.command(program), host.everywhere(self.port)),
             None => (Command::new(program), self.address()),
         };
         command.args(["daemon", "--stop-with-stdin", "--no-mdns", "--listen", &listen, "--name", &self.name]);

@@ -1,7 +1,7 @@
 //! A NAT laboratory: network namespaces, bridges and nftables on one machine.
 //!
 //! Every node of a lab is a namespace named after the process that made it, so that labs stand side by side
-//! and what a dead process left is told apart. All of it is IPv4.
+//! and what a dead process left is told apart. All of it is IPv4, or IPv6 and nothing else.
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +25,7 @@ pub struct Lab {
     id: String,
     nodes: BTreeMap<String, Place>,
     sites: u8,
+    only_v6: bool,
 }
 
 /// A host of a lab, for programs to run in.
@@ -38,6 +39,20 @@ impl Host {
     /// Its own address.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// A port of it, as programs take it.
+    pub fn socket(&self, port: u16) -> String {
+        if self.is_v6() { format!("[{}]:{port}", self.address) } else { format!("{}:{port}", self.address) }
+    }
+
+    /// A port at all its addresses.
+    pub fn everywhere(&self, port: u16) -> String {
+        if self.is_v6() { format!("[::]:{port}") } else { format!("0.0.0.0:{port}") }
+    }
+
+    fn is_v6(&self) -> bool {
+        self.address.contains(':')
     }
 
     /// A program that runs on this host when started.
@@ -81,8 +96,17 @@ impl Drop for Lab {
 impl Lab {
     /// Builds the public net with the hosts `boot` and `relay`.
     pub fn new() -> io::Result<Lab> {
+        Lab::of(false)
+    }
+
+    /// The same without IPv4; its sites are [`Kind::Open`] or [`Kind::Firewall`].
+    pub fn only_v6() -> io::Result<Lab> {
+        Lab::of(true)
+    }
+
+    fn of(only_v6: bool) -> io::Result<Lab> {
         let id = format!("{PREFIX}-{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
-        let mut lab = Lab { id, nodes: BTreeMap::new(), sites: 0 };
+        let mut lab = Lab { id, nodes: BTreeMap::new(), sites: 0, only_v6 };
         remove_stale().and_then(|()| lab.add_namespace("switch")).map_err(|error| {
             io::Error::other(format!("no namespace can be made, which needs root and the program ip: {error}"))
         })?;
@@ -98,6 +122,9 @@ impl Lab {
         let site = self.sites;
         if kind == Kind::Open {
             return self.add_public(host, site + 10);
+        }
+        if self.only_v6 {
+            return self.add_v6_site(host, kind);
         }
         let outside = format!("45.64.0.{}", site + 10);
         if kind == Kind::Cgnat {
@@ -191,10 +218,11 @@ impl Lab {
     /// Two hosts stop hearing each other; nobody is told.
     pub fn partition(&self, one: &str, other: &str) -> io::Result<()> {
         let (port, peer) = (&self.place(one).port, &self.place(other).outside);
+        let family = if self.only_v6 { "ip6" } else { "ip" };
         let rules = format!(
             "table netdev cut-{one}-{other} {{
-             chain to {{ type filter hook ingress device {port} priority 0; ip daddr {peer} drop; }}
-             chain from {{ type filter hook egress device {port} priority 0; ip saddr {peer} drop; }}
+             chain to {{ type filter hook ingress device {port} priority 0; {family} daddr {peer} drop; }}
+             chain from {{ type filter hook egress device {port} priority 0; {family} saddr {peer} drop; }}
              }}"
         );
         self.nft("switch", &rules)
@@ -228,8 +256,29 @@ impl Lab {
 
     fn add_public(&mut self, host: &str, last: u8) -> io::Result<()> {
         self.add_namespace(host)?;
-        let address = format!("45.64.0.{last}");
-        let port = self.attach(host, "eth0", "pub", &format!("{address}/16"))?;
+        let (address, prefix) =
+            if self.only_v6 { (format!("2001:db8::{last}"), 32) } else { (format!("45.64.0.{last}"), 16) };
+        let port = self.attach(host, "eth0", "pub", &format!("{address}/{prefix}"))?;
+        self.nodes.insert(host.to_owned(), Place { outside: address.clone(), address, port });
+        Ok(())
+    }
+
+    /// Adds a host behind a router that answers for it in the public net, and lets in what it asked for.
+    fn add_v6_site(&mut self, host: &str, kind: Kind) -> io::Result<()> {
+        let (router, site) = (format!("{host}-router"), self.sites);
+        let (net, lan) = (format!("2001:db8:{site}:"), format!("lan{site}"));
+        let address = format!("{net}:2");
+        self.add_namespace(&router)?;
+        self.add_bridge(&lan)?;
+        let port = self.attach(&router, "wan", "pub", &format!("2001:db8::{}/32", site + 10))?;
+        self.attach(&router, "lan", &lan, &format!("{net}:1/64"))?;
+        let mut sysctl = inside(&self.namespace(&router), "sysctl");
+        run(sysctl.args(["-qw", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.wan.proxy_ndp=1"]), "")?;
+        self.ip(&router, &format!("neigh add proxy {address} dev wan"))?;
+        self.nft(&router, &nat::rules(kind, "", ""))?;
+        self.add_namespace(host)?;
+        self.attach(host, "eth0", &lan, &format!("{address}/64"))?;
+        self.ip(host, &format!("route add default via {net}:1"))?;
         self.nodes.insert(host.to_owned(), Place { outside: address.clone(), address, port });
         Ok(())
     }
@@ -266,7 +315,9 @@ impl Lab {
         let far = self.namespace(node);
         self.ip("switch", &format!("link add {port} type veth peer name {interface} netns {far}"))?;
         self.ip("switch", &format!("link set {port} master {net} up"))?;
-        self.ip(node, &format!("addr add {address} dev {interface}"))?;
+        // Nobody else has the address, so nobody has to be asked first.
+        let sure = if address.contains(':') { " nodad" } else { "" };
+        self.ip(node, &format!("addr add {address} dev {interface}{sure}"))?;
         self.ip(node, &format!("link set {interface} up"))?;
         Ok(port)
     }

@@ -78,10 +78,11 @@ impl Server {
     /// Starts it (again, as the same server), and waits until it listens.
     pub fn run(&mut self) {
         let log = fs::File::create(self.place.path().join("log")).expect("a log");
-        let ip = self.host.as_ref().map_or("127.0.0.1", Host::address);
+        let listen =
+            self.host.as_ref().map_or_else(|| format!("127.0.0.1:{}", self.port), |host| host.socket(self.port));
         let health = self.place.path().join("health");
         let mut command = self.command();
-        command.args(["run", "--json", "--log", "info", "--listen", &format!("{ip}:{}", self.port)]);
+        command.args(["run", "--json", "--log", "info", "--listen", &listen]);
         command.arg("--health").arg(health).arg("--home").arg(self.home()).stdin(Stdio::null()).stderr(log);
         self.process = Some(command.spawn().expect("the program is built"));
         wait_for("the server to listen over QUIC and TCP", || (self.addresses().len() == 2).then_some(()));

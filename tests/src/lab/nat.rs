@@ -50,7 +50,7 @@ pub(super) fn rules(kind: Kind, outside: &str, relay: &str) -> String {
     };
     let firewall = format!(
         "table inet firewall {{
-         chain input {{ type filter hook input priority 0; policy drop; ct state established,related accept; iifname lan accept; }}
+         chain input {{ type filter hook input priority 0; policy drop; ct state established,related accept; iifname lan accept; meta l4proto ipv6-icmp accept; }}
          chain forward {{ type filter hook forward priority 0; policy drop; {forbidden}
           ct state established,related accept; iifname lan oifname wan accept; ct status dnat accept; }}
          }}\n"
