@@ -13,21 +13,33 @@ use super::{
     up::{node_command, wait_for_node},
 };
 
-/// What the service may not do. The node reads and writes wherever folders are, so the file system stays as it is; and a
-/// user's systemd can take no capabilities away, for it has none.
+/// What the service may not do. The node reads and writes wherever folders are, so the file system stays as it is.
+/// `RestrictSUIDSGID=` is not among it: it forbids `openat2`, and with that everything in folders.
 const FENCES: &str = "\
 UMask=0077
 NoNewPrivileges=yes
 LockPersonality=yes
 MemoryDenyWriteExecute=yes
 RestrictRealtime=yes
-RestrictSUIDSGID=yes
 RestrictNamespaces=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @obsolete
+SystemCallFilter=~@privileged @obsolete @resources
 SystemCallErrorNumber=EPERM
+";
+
+/// What a user's systemd can do only within a user namespace. `/tmp` and `/run` stay, for folders may be there, and what is
+/// mounted later is seen; /proc and the kernel's log a user's systemd cannot close.
+const WALLS: &str = "\
+PrivateUsers=yes
+CapabilityBoundingSet=
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelModules=yes
+ProtectSystem=full
 ";
 
 /// Writes the unit and has systemd start it, now and at each login.
@@ -36,12 +48,17 @@ pub(super) async fn install(context: &mut Context, node: &Node) -> Result<(), Cl
     let (unit, path) = place(context.home.root())?;
     let command = node_command(&context.home, node, context.verbose)?;
     fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    fs::write(&path, text(&command))?;
+    fs::write(&path, text(&command, WALLS))?;
     systemctl(&["daemon-reload"])?;
     if context.client.shutdown().await.is_ok() {
         super::up::wait_for_end(context).await?;
     }
-    systemctl(&["enable", "--now", &unit])?;
+    let is_walled = systemctl(&["enable", "--now", &unit]).is_ok();
+    if !is_walled {
+        fs::write(&path, text(&command, ""))?;
+        systemctl(&["daemon-reload"])?;
+        systemctl(&["enable", "--now", &unit])?;
+    }
     let status = wait_for_node(context).await?;
     if context.screen.json {
         return context.screen.value(&status);
@@ -51,6 +68,9 @@ pub(super) async fn install(context: &mut Context, node: &Node) -> Result<(), Cl
         status.name,
         path.display()
     ))?;
+    if !is_walled {
+        context.screen.line("  systemd could not confine it in a user namespace; it is confined less")?;
+    }
     context.screen.line("  also before anybody logs in:  loginctl enable-linger")?;
     context.screen.line("  take that back:               mesh down --uninstall")
 }
@@ -82,12 +102,13 @@ fn place(home: &Path) -> Result<(String, PathBuf), CliError> {
     Ok((unit.clone(), config.join("systemd/user").join(unit)))
 }
 
-fn text(command: &Command) -> String {
+/// With `Type=exec` systemd tells at once when it cannot build what confines the service.
+fn text(command: &Command, walls: &str) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<String> = words.map(|word| quoted(&word.to_string_lossy())).collect();
     format!(
-        "[Unit]\nDescription=Meshwork node\n\n[Service]\nExecStart={}\nRestart=on-failure\nRestartSec=2\nTimeoutStopSec=15\n\
-         {FENCES}\n[Install]\nWantedBy=default.target\n",
+        "[Unit]\nDescription=Meshwork node\n\n[Service]\nType=exec\nExecStart={}\nRestart=on-failure\nRestartSec=2\n\
+         TimeoutStopSec=15\n{FENCES}{walls}\n[Install]\nWantedBy=default.target\n",
         words.join(" ")
     )
 }
@@ -123,10 +144,14 @@ mod tests {
     fn a_unit_has_each_word_as_it_was() {
         let mut command = Command::new("/opt/my \"mesh\"/100%/mesh");
         command.args(["daemon", "--home", "/home/$USER/a\\b"]);
-        let text = text(&command);
+        let text = text(&command, WALLS);
         let start = "ExecStart=\"/opt/my \\\"mesh\\\"/100%%/mesh\" \"daemon\" \"--home\" \"/home/$$USER/a\\\\b\"";
         assert!(text.lines().any(|line| line == start), "{text}");
-        assert!(text.contains("\nNoNewPrivileges=yes\n") && text.ends_with("WantedBy=default.target\n"));
+        assert!(
+            text.contains("\nNoNewPrivileges=yes\n")
+                && text.contains(WALLS)
+                && text.ends_with("WantedBy=default.target\n")
+        );
     }
 
     #[test]
