@@ -112,6 +112,33 @@ fn the_units_of_relay_and_bootstrap_leave_little_open() {
     }
 }
 
+/// A file of the repository.
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).expect(path)
+}
+
+/// The commands that a program lists in its help.
+fn commands(program: &str) -> Vec<String> {
+    let output = Command::new(programs().join(program)).arg("--help").output().expect("the program is built");
+    let help = said(&output);
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = lines.filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')));
+    names.filter_map(|line| Some(line.split(' ').next()?.to_owned())).filter(|name| name != "help").collect()
+}
+
+#[test]
+fn the_packages_tell_of_these_programs_and_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(read(".config/debian/changelog").starts_with(&format!("meshwork ({version}-1) ")));
+    for (program, folder) in [("mesh", "node"), ("mesh-relay", "relay"), ("mesh-bootstrap", "bootstrap")] {
+        let page = read(&format!("{folder}/ops/{program}.1"));
+        let part = page.split("\n.SH ").find_map(|part| part.strip_prefix("COMMANDS\n")).expect("commands");
+        let told: Vec<&str> = part.split("\n.TP\n.B ").skip(1).filter_map(|entry| entry.lines().next()).collect();
+        assert_eq!(told, commands(program), "{program}");
+        assert!(page.lines().next().is_some_and(|title| title.ends_with(&format!("\"Meshwork {version}\""))));
+    }
+}
+
 #[test]
 fn without_systemd_it_says_what_to_do() {
     let place = tempfile::tempdir().expect("a directory");
