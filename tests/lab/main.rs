@@ -15,6 +15,7 @@ use meshwork_tests::{device::figure, lab::Kind};
 mod matrix;
 mod meeting;
 mod own;
+mod secrecy;
 mod situations;
 
 /// What is not as it must be; nothing, where all is well.

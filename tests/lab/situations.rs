@@ -11,6 +11,7 @@ use meshwork_tests::{
 use super::{
     Outcome, matrix,
     meeting::{LARGE, Meeting, RELAYS, is_direct, places},
+    secrecy,
 };
 
 /// How long devices may take to be together again.
@@ -29,7 +30,7 @@ const FILLING: usize = 32 << 20;
 type Situation = fn() -> Outcome;
 
 /// By name; the slow ones are left out unless asked for.
-pub(super) const ALL: [(&str, bool, Situation); 14] = [
+pub(super) const ALL: [(&str, bool, Situation); 15] = [
     ("relay_dies", false, relay_dies),
     ("roaming", false, roaming),
     ("bootstrap_alone", false, bootstrap_alone),
@@ -44,6 +45,7 @@ pub(super) const ALL: [(&str, bool, Situation); 14] = [
     ("relay_only", false, relay_only),
     ("carrier_without_hairpin", false, carrier_without_hairpin),
     ("carrier_with_hairpin", false, carrier_with_hairpin),
+    ("servers_hold_nothing", false, secrecy::servers_hold_nothing),
 ];
 
 /// The relay between two devices dies: they go on through the other one, and take places at it again when it is back.

@@ -135,6 +135,14 @@ impl Device {
         fs::remove_file(self.home().join("addresses.json")).expect("addresses are stored");
     }
 
+    /// The process of its node.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
+    }
+
     /// Its home.
     pub fn home(&self) -> PathBuf {
         self.place.path().join("home")

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -23,7 +23,14 @@ pub struct Server {
     port: u16,
     place: TempDir,
     process: Option<Child>,
+    /// Whether it can write to its log and the socket where it tells its health, and nowhere else.
+    is_read_only: bool,
 }
+
+/// Runs a program that can write to the directory that comes first, though not to the home there, and nowhere else. A host of
+/// a laboratory has mounts of its own.
+const READ_ONLY: &str = r#"mount --bind "$0" "$0" && mount --bind "$0/home" "$0/home" &&
+mount -o remount,ro,bind "$0/home" && mount -o remount,ro,bind / && exec "$@""#;
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -34,17 +41,22 @@ impl Drop for Server {
 impl Server {
     /// Starts a new relay on a host of a laboratory.
     pub fn relay_in(lab: &Lab, host: &str) -> Server {
-        Server::start("mesh-relay", Some(lab.host(host)), 4001)
+        Server::start("mesh-relay", Some(lab.host(host)), 4001, false)
+    }
+
+    /// The same with a disk that cannot be written.
+    pub fn relay_reading_in(lab: &Lab, host: &str) -> Server {
+        Server::start("mesh-relay", Some(lab.host(host)), 4001, true)
     }
 
     /// Starts a new bootstrap on a host of a laboratory, perhaps beside a relay.
     pub fn bootstrap_in(lab: &Lab, host: &str) -> Server {
-        Server::start("mesh-bootstrap", Some(lab.host(host)), 4011)
+        Server::start("mesh-bootstrap", Some(lab.host(host)), 4011, false)
     }
 
     /// Starts a new relay on loopback.
     pub fn relay() -> Server {
-        Server::start("mesh-relay", None, free_port())
+        Server::start("mesh-relay", None, free_port(), false)
     }
 
     /// Its process.
@@ -57,12 +69,12 @@ impl Server {
 
     /// Starts a new bootstrap on loopback.
     pub fn bootstrap() -> Server {
-        Server::start("mesh-bootstrap", None, free_port())
+        Server::start("mesh-bootstrap", None, free_port(), false)
     }
 
-    fn start(program: &'static str, host: Option<Host>, port: u16) -> Server {
+    fn start(program: &'static str, host: Option<Host>, port: u16, is_read_only: bool) -> Server {
         let place = tempfile::Builder::new().prefix("server-").tempdir().expect("a directory for a server");
-        let mut server = Server { program, host, port, place, process: None };
+        let mut server = Server { program, host, port, place, process: None, is_read_only };
         let mut init = server.command();
         init.args(["init", "--home"]).arg(server.home()).stdout(Stdio::null());
         assert!(init.status().is_ok_and(|status| status.success()), "a home for a server");
@@ -72,6 +84,11 @@ impl Server {
 
     fn command(&self) -> Command {
         let program = programs().join(self.program);
+        if let Some(host) = self.host.as_ref().filter(|_| self.is_read_only && self.home().exists()) {
+            let mut command = host.command("sh");
+            command.args(["-c", READ_ONLY]).arg(self.place.path()).arg(program);
+            return command;
+        }
         self.host.as_ref().map_or_else(|| Command::new(&program), |host| host.command(&program))
     }
 
@@ -111,6 +128,11 @@ impl Server {
         let made: Value = serde_json::from_slice(&made.expect("it runs").stdout).expect("a ticket");
         let word = |key: &str| made[key].as_str().expect("a word").to_owned();
         (word("ticket"), word("name"))
+    }
+
+    /// All that it has on its disk, and its log.
+    pub fn disk(&self) -> &Path {
+        self.place.path()
     }
 
     fn home(&self) -> PathBuf {

@@ -110,6 +110,11 @@ impl HomeLock {
         prepare_home(home)?;
         let path = home.join(LOCK_FILE);
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        // A server writes nothing there once it has a home, so that its disk may be read-only.
+        let file = file.or_else(|error| match error.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
+            _ => Err(error),
+        });
         let file = file.map_err(|source| IdentityError::Io { path: path.clone(), source })?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { home: home.to_path_buf(), _file: file }),
