@@ -43,11 +43,20 @@ def figure(name: str, value: float, unit: str) -> None:
     print(f"FIGURE journey_{name} {value:.1f} {unit}", flush=True)
 
 
+def remove_stale() -> None:
+    """Removes the namespaces that a journey left which was killed."""
+    for line in run("ip", "netns", "list").splitlines():
+        words = line.split(" ")[0].split("-")
+        if words[0] == "meshjourney" and len(words) > 1 and not Path(f"/proc/{words[1]}").exists():
+            run("ip", "netns", "del", "-".join(words))
+
+
 class Net:
     """Hosts at one switch. Two that are `apart` reach everybody but each other."""
 
     def __init__(self) -> None:
         self.hosts: List[str] = []
+        remove_stale()
         run("ip", "netns", "add", NAME)
         self.inside("ip", "link", "set", "lo", "up")
         self.inside("ip", "link", "add", "bridge", "type", "bridge")
@@ -80,7 +89,8 @@ class Host:
 
     def __init__(self, system: Path, namespace: str) -> None:
         self.log = open(PACKAGES / "host.log", "w+b")
-        words = ["systemd-nspawn", "--quiet", "--boot", "--volatile=overlay", "--register=no", "--keep-unit"]
+        words = ["setpriv", "--pdeathsig=TERM", "systemd-nspawn", "--quiet", "--boot", "--volatile=overlay"]
+        words += ["--register=no", "--keep-unit"]
         words += [f"--directory={system}", f"--network-namespace-path=/run/netns/{namespace}", "--console=pipe"]
         words += [f"--bind-ro={PACKAGES}:/packages", f"--hostname={NAME}", f"--machine={NAME}"]
         self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
@@ -124,7 +134,10 @@ class Device:
         self.log = open(self.place / "log", "wb")
         words = ["ip", "netns", "exec", namespace, str(PROGRAMS / "mesh"), "daemon", "--home", str(self.home)]
         words += ["--stop-with-stdin", "--no-mdns", "--no-upnp", "--listen", "0.0.0.0:4001", "--name", name]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self.log)
+        env = {**os.environ, "MESHWORK_LOG": "info,meshwork=debug,meshwork_host=debug"}
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self.log, env=env
+        )
         wait_for(f"{name} to answer", lambda: self.tries("status"))
 
     def mesh(self, *words: object) -> List[dict]:
@@ -137,6 +150,11 @@ class Device:
             return bool(self.mesh(*words))
         except RuntimeError:
             return False
+
+    def logged(self) -> str:
+        """The end of what its node has logged."""
+        lines = (self.place / "log").read_text(errors="replace").splitlines()
+        return "\n".join(line for line in lines if "request verb=GET" not in line)[-10_000:]
 
     def folder(self) -> Path:
         path = self.place / "Papers"

@@ -265,10 +265,15 @@ def main() -> int:
         for name, namespace in zip(("desk", "lap"), nets):
             devices.append(Device(name, namespace, place))
             stack.callback(devices[-1].close)
-        meet(devices, address)
-        drain(host, devices)
-        upgrade(host, devices, net, address)
-        spend(host, devices)
+        try:
+            meet(devices, address)
+            drain(host, devices)
+            upgrade(host, devices, net, address)
+            spend(host, devices)
+        except RuntimeError:
+            for device in devices:
+                print(f"-- log of {device.place.name}\n{device.logged()}")
+            raise
         bring_up_bootstrap(host, net)
         serve_a_user(host)
         purge(host)
