@@ -133,7 +133,7 @@ impl Redial {
         }
     }
 
-    /// The network of this machine changed: all waits are over.
+    /// The network of this machine changed, or a way through a relay came up: all waits are over.
     pub(crate) fn hurry(&mut self, now: Instant) {
         for known in self.known.values_mut() {
             known.failures = 0;

@@ -55,7 +55,11 @@ impl Router {
                 self.listeners.insert(listener_id);
                 self.serving.listening(swarm, &address);
                 match self.relays.listening(listener_id, now) {
-                    Some(address) => self.reachable(address),
+                    Some(address) => {
+                        self.reachable(address);
+                        // A relay that was away takes both ends back, each at its own time: the later one finds the other there.
+                        self.redial.hurry(now);
+                    }
                     None => {
                         let gone = self.forwarded.listening(swarm, listener_id, &address);
                         gone.into_iter().for_each(|address| self.unreachable(address));
