@@ -141,3 +141,39 @@ macro_rules! wire_enum {
 pub fn next_field<'de, T: serde::Deserialize<'de>, A: serde::de::SeqAccess<'de>>(seq: &mut A) -> Result<T, A::Error> {
     seq.next_element()?.ok_or_else(|| serde::de::Error::custom("too few fields"))
 }
+
+/// Gives an enum of reasons `ALL` of them, in the order of their codes, and the way to and from the code: its number, a byte
+/// on the wire.
+///
+/// ```
+/// use meshwork_protocol::wire_codes;
+///
+/// #[derive(Debug, Clone, Copy, PartialEq)]
+/// pub enum Refusal {
+///     Busy = 7,
+///     Full = 9,
+/// }
+/// wire_codes!(Refusal { Busy, Full });
+/// assert_eq!(Refusal::ALL.map(Refusal::code), [7, 9]);
+/// assert_eq!(Refusal::from_code(9), Some(Refusal::Full));
+/// assert_eq!(Refusal::from_code(8), None);
+/// ```
+#[macro_export]
+macro_rules! wire_codes {
+    ($name:ident { $($variant:ident),+ $(,)? }) => {
+        impl $name {
+            /// All of them, in the order of their codes.
+            pub const ALL: [Self; [$(stringify!($variant)),+].len()] = [$(Self::$variant),+];
+
+            /// As it stands on the wire.
+            pub fn code(self) -> u8 {
+                self as u8
+            }
+
+            /// The one of this code; a code that this version does not know is none of them.
+            pub fn from_code(code: u8) -> Option<Self> {
+                Self::ALL.into_iter().find(|known| known.code() == code)
+            }
+        }
+    };
+}

@@ -9,7 +9,7 @@ use rand_core::CryptoRng;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_bytes::ByteBuf;
 
-use crate::{id::DeviceId, limits, time::Timestamp};
+use crate::{id::DeviceId, limits, time::Timestamp, wire_codes};
 
 /// The version in the first byte of a connection to the data port.
 pub const VERSION: u8 = 1;
@@ -130,32 +130,9 @@ pub enum Refusal {
     NotInvited = 12,
 }
 
+wire_codes!(Refusal { Version, Unknown, Used, Expired, Preamble, DeviceBusy, Busy, Draining, Budget, Own, NotInvited });
+
 impl Refusal {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
-        Self::Version,
-        Self::Unknown,
-        Self::Used,
-        Self::Expired,
-        Self::Preamble,
-        Self::DeviceBusy,
-        Self::Busy,
-        Self::Draining,
-        Self::Budget,
-        Self::Own,
-        Self::NotInvited,
-    ];
-
-    /// The byte on the wire.
-    pub fn code(self) -> u8 {
-        self as u8
-    }
-
-    /// What a byte on the wire means.
-    pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|refusal| refusal.code() == code)
-    }
-
     /// One lower-case word, for counters.
     pub fn name(self) -> &'static str {
         match self {

@@ -10,7 +10,7 @@ use crate::{
     key::Signed,
     limits,
     time::Timestamp,
-    wire_enum,
+    wire_codes, wire_enum,
 };
 
 /// What a relay says to a ticket.
@@ -95,28 +95,7 @@ pub enum Refusal {
     Full,
 }
 
-impl Refusal {
-    const ALL: [Self; 8] = [
-        Self::Malformed,
-        Self::NotInvited,
-        Self::Withdrawn,
-        Self::Ended,
-        Self::NotYet,
-        Self::Bounded,
-        Self::Crowded,
-        Self::Full,
-    ];
-
-    /// As an [`Answer::Refused`] carries it.
-    pub fn code(self) -> u8 {
-        self as u8
-    }
-
-    /// The refusal of this code; one that this version does not know is none of these.
-    pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|refusal| refusal.code() == code)
-    }
-}
+wire_codes!(Refusal { Malformed, NotInvited, Withdrawn, Ended, NotYet, Bounded, Crowded, Full });
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use crate::{
     codec::{self, DecodeError},
     limits,
     time::Timestamp,
-    wire_enum,
+    wire_codes, wire_enum,
 };
 
 /// What a device asks.
@@ -113,20 +113,9 @@ pub enum Refusal {
     Busy,
 }
 
+wire_codes!(Refusal { Malformed, Device, Network, Full, Taken, Busy });
+
 impl Refusal {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Malformed, Self::Device, Self::Network, Self::Full, Self::Taken, Self::Busy];
-
-    /// As [`Answer::Refused`] carries it.
-    pub fn code(self) -> u8 {
-        self as u8
-    }
-
-    /// The refusal of this code; one that this version does not know is none of these.
-    pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|refusal| refusal.code() == code)
-    }
-
     /// One word, for counters.
     pub fn name(self) -> &'static str {
         match self {

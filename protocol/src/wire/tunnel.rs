@@ -10,7 +10,7 @@ use crate::{
     codec::{self, DecodeError},
     limits,
     wire::chunks::{BulkOffer, Splice},
-    wire_enum,
+    wire_codes, wire_enum,
 };
 
 /// What the two ends of a tunnel say before it carries anything.
@@ -72,19 +72,7 @@ pub enum Refusal {
     Busy,
 }
 
-impl Refusal {
-    const ALL: [Self; 3] = [Self::NoService, Self::NoAnswer, Self::Busy];
-
-    /// As a [`TunnelMessage::Refused`] carries it.
-    pub fn code(self) -> u8 {
-        self as u8
-    }
-
-    /// The refusal of this code; one that this version does not know is none of these.
-    pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|refusal| refusal.code() == code)
-    }
-}
+wire_codes!(Refusal { NoService, NoAnswer, Busy });
 
 #[cfg(test)]
 mod tests {

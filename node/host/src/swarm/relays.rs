@@ -106,6 +106,11 @@ impl Relay {
         if tcp.is_empty() { self.addresses.clone() } else { tcp }
     }
 
+    /// All waits are over.
+    fn hurry(&mut self, now: Instant) {
+        (self.failures, self.next) = (0, self.next.min(now));
+    }
+
     fn failed(&mut self, now: Instant) {
         self.next = now + wait_after(FIRST, self.failures, self.lost, now);
         self.failures = self.failures.saturating_add(1);
@@ -195,9 +200,7 @@ impl Relays {
 
     /// The network of this machine changed: all waits are over.
     pub(crate) fn hurry(&mut self, now: Instant) {
-        for relay in &mut self.list {
-            (relay.failures, relay.next) = (0, relay.next.min(now));
-        }
+        self.list.iter_mut().for_each(|relay| relay.hurry(now));
     }
 
     pub(crate) fn failed(&mut self, peer: &PeerId, problem: &str, now: Instant) {
@@ -246,7 +249,7 @@ impl Relays {
     /// Asks a relay for a place at once, whatever it said before.
     pub(crate) fn reserve(&mut self, swarm: &mut Swarm<Behaviour>, device: DeviceId, now: Instant) {
         if let Some(relay) = self.list.iter_mut().find(|relay| relay.device == device) {
-            (relay.failures, relay.next) = (0, relay.next.min(now));
+            relay.hurry(now);
             self.tick(swarm, now);
         }
     }
